@@ -1,0 +1,15 @@
+//! The vocabulary that the edge and the control plane share: sites, purges, revisions, the feed and
+//! the files of both processes. Pure values; this crate may not touch sockets, files or a runtime.
+
+pub mod api;
+pub mod fault;
+pub mod feed;
+pub mod process;
+pub mod purge;
+pub mod revision;
+pub mod site;
+
+pub use fault::{Fault, Faults};
+pub use purge::{Mode, PurgeRequest, Selector};
+pub use revision::Revision;
+pub use site::Site;

@@ -1,0 +1,1 @@
+//! `control.toml`: how a control plane runs.

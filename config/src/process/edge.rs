@@ -1,0 +1,1 @@
+//! `edge.toml`: how an edge runs.

@@ -1,0 +1,196 @@
+//! The site file as it is written (TOML) and sent (JSON): raw, before validation. Unknown fields are
+//! refused, since people write it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A site file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteDocument {
+    /// The site's name.
+    pub site: String,
+    /// Hosts: `shop.example`, `*.shop.example`, or `*` alone in standalone mode.
+    pub domains: Vec<String>,
+    /// `honour` (default) or `ignore`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cache_control: Option<String>,
+    /// Origins by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origins: BTreeMap<String, OriginDocument>,
+    /// Handlers by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub handlers: BTreeMap<String, HandlerDocument>,
+    /// Routes in order.
+    #[serde(default)]
+    pub routes: Vec<RouteDocument>,
+}
+
+/// `[origins.NAME]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OriginDocument {
+    /// `http://host:port` or `https://host`; several are weighted.
+    pub urls: Vec<UrlDocument>,
+    /// The `Host` sent; the visitor's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Timeouts of the phases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<TimeoutsDocument>,
+}
+
+/// A URL alone, or with its weight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum UrlDocument {
+    /// Weight 1.
+    Plain(String),
+    /// `{ url = "…", weight = 3 }`.
+    Weighted {
+        /// The URL.
+        url: String,
+        /// 1 to 1000.
+        weight: u16,
+    },
+}
+
+/// `timeouts = { connect = "2s", … }`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeoutsDocument {
+    /// See [`super::Timeouts::connect`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<String>,
+    /// See [`super::Timeouts::first_byte`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<String>,
+    /// See [`super::Timeouts::between_bytes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between_bytes: Option<String>,
+}
+
+/// `[handlers.NAME]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandlerDocument {
+    /// A path relative to the site file, or `sha256:<hex>`.
+    pub component: String,
+    /// What a request may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsDocument>,
+    /// Environment variables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Hosts outside the site that it may call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetch: Vec<String>,
+}
+
+/// `limits = { cpu = "50ms", memory = "128MiB", … }`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsDocument {
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    /// A size: `64MiB`, `1GiB`, `65536`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall: Option<String>,
+    /// A count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetches: Option<u32>,
+}
+
+/// `[[routes]]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteDocument {
+    /// `/exact`, `/prefix/*`, `/a/*/b`; each `*` is a capture.
+    pub path: String,
+    /// An origin's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// A handler's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
+    /// A redirect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<RedirectDocument>,
+    /// A response written here.
+    #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<StaticDocument>,
+    /// How answers are cached; `{ mode = "respect" }` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheDocument>,
+}
+
+/// `redirect = { to = "/new/$1", status = 308 }`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedirectDocument {
+    /// The location.
+    pub to: String,
+    /// 308 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+}
+
+/// `static = { status = 200, headers = { … }, body = "…" }`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticDocument {
+    /// 200 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Fields.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Content.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub body: String,
+}
+
+/// `cache = { mode = "override", ttl = "1d", … }`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheDocument {
+    /// `respect` (default), `override` or `bypass`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// With `override`: one duration for what is cacheable by default (200, 203, 204, 206, 300, 301,
+    /// 308, 404, 405, 410, 414, 501), or durations by status: `{ "200-299" = "1d", "404" = "10s" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<TtlDocument>,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub browser_ttl: Option<String>,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_while_revalidate: Option<String>,
+    /// A duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_if_error: Option<String>,
+    /// `all` (default), `ignore`, `sort`, `include:a,b` or `exclude:a,b`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// Tags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// With a handler: `before`, `behind` (default), `both` or `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
+}
+
+/// One duration, or durations by status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TtlDocument {
+    /// For what is cacheable by default.
+    All(String),
+    /// By status or range of statuses.
+    ByStatus(BTreeMap<String, String>),
+}
