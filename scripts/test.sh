@@ -1,0 +1,23 @@
+#!/bin/bash
+# What `make test` runs: every test of the workspace, and a count of them at the end.
+set -eu -o pipefail
+cd "$(dirname "$0")/.."
+CARGO=${CARGO:-cargo}
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# The binaries first: whole-system tests start them as they are.
+$CARGO build --workspace --locked
+status=0
+$CARGO test --workspace --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+
+# Each test binary ends with one line: "test result: ok. 12 passed; 0 failed; 1 ignored; …".
+awk '/^test result:/ { gsub(/;/, ""); binaries++
+         for (i = 1; i < NF; i++) {
+             if ($(i + 1) == "passed") passed += $i
+             if ($(i + 1) == "failed") failed += $i
+             if ($(i + 1) == "ignored") ignored += $i } }
+     END { printf "\nmake test: %d tests ran in %d binaries: %d passed, %d failed; %d ignored\n",
+               passed + failed, binaries, passed, failed, ignored
+           exit (passed == 0) }' "$log" || status=1
+exit "$status"
