@@ -2,12 +2,15 @@
 //! the files of both processes. Pure values; this crate may not touch sockets, files or a runtime.
 
 pub mod api;
+mod check;
 pub mod fault;
 pub mod feed;
 pub mod process;
 pub mod purge;
+pub mod read;
 pub mod revision;
 pub mod site;
+pub mod units;
 
 pub use fault::{Fault, Faults};
 pub use purge::{Mode, PurgeRequest, Selector};
