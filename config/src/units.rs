@@ -63,7 +63,7 @@ pub fn write_duration(duration: Duration) -> String {
     let (unit, scale) = DURATION_UNITS
         .iter()
         .rev()
-        .find(|(_, scale)| millis >= *scale && millis % scale == 0)
+        .find(|(_, scale)| millis >= *scale && millis.is_multiple_of(*scale))
         .unwrap_or(&("ms", 1));
     format!("{}{unit}", millis / scale)
 }
@@ -75,7 +75,7 @@ pub fn write_size(bytes: u64) -> String {
         .iter()
         .filter(|(name, _)| name.ends_with("iB"))
         .rev()
-        .find(|(_, scale)| bytes >= *scale && bytes % scale == 0)
+        .find(|(_, scale)| bytes >= *scale && bytes.is_multiple_of(*scale))
         .unwrap_or(&("B", 1));
     format!("{}{unit}", bytes / scale)
 }

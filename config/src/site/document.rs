@@ -1,16 +1,27 @@
 //! The site file as it is written (TOML) and sent (JSON): raw, before validation. Unknown fields are
-//! refused, since people write it.
+//! refused, since people write it; a field that is missing is a fault of the content, so that it is
+//! named together with all others.
 
+use super::{Context, Site};
+use crate::{Faults, read};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
+
+/// The longest site file, in bytes; twice as much as JSON still fits one line of the feed.
+pub const MAX_DOCUMENT_BYTES: usize = 4 * 1024 * 1024;
 
 /// A site file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteDocument {
     /// The site's name.
+    #[serde(default)]
     pub site: String,
     /// Hosts: `shop.example`, `*.shop.example`, or `*` alone in standalone mode.
+    #[serde(default)]
     pub domains: Vec<String>,
     /// `honour` (default) or `ignore`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,6 +42,7 @@ pub struct SiteDocument {
 #[serde(deny_unknown_fields)]
 pub struct OriginDocument {
     /// `http://host:port` or `https://host`; several are weighted.
+    #[serde(default)]
     pub urls: Vec<UrlDocument>,
     /// The `Host` sent; the visitor's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,7 +53,7 @@ pub struct OriginDocument {
 }
 
 /// A URL alone, or with its weight.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum UrlDocument {
     /// Weight 1.
@@ -75,6 +87,7 @@ pub struct TimeoutsDocument {
 #[serde(deny_unknown_fields)]
 pub struct HandlerDocument {
     /// A path relative to the site file, or `sha256:<hex>`.
+    #[serde(default)]
     pub component: String,
     /// What a request may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,6 +123,7 @@ pub struct LimitsDocument {
 #[serde(deny_unknown_fields)]
 pub struct RouteDocument {
     /// `/exact`, `/prefix/*`, `/a/*/b`; each `*` is a capture.
+    #[serde(default)]
     pub path: String,
     /// An origin's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,6 +147,7 @@ pub struct RouteDocument {
 #[serde(deny_unknown_fields)]
 pub struct RedirectDocument {
     /// The location.
+    #[serde(default)]
     pub to: String,
     /// 308 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,11 +201,104 @@ pub struct CacheDocument {
 }
 
 /// One duration, or durations by status.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum TtlDocument {
     /// For what is cacheable by default.
     All(String),
     /// By status or range of statuses.
     ByStatus(BTreeMap<String, String>),
+}
+
+// === impl SiteDocument ===
+
+impl SiteDocument {
+    /// Reads a site file.
+    ///
+    /// # Errors
+    /// Where its form is wrong: every fault of its form, and every fault of its content that can be
+    /// told nevertheless. A document of the right form is returned unchecked.
+    pub fn from_toml(text: &str) -> Result<SiteDocument, Faults> {
+        SiteDocument::of(read::toml(text, MAX_DOCUMENT_BYTES))
+    }
+
+    /// Reads what the API takes.
+    ///
+    /// # Errors
+    /// As [`SiteDocument::from_toml`].
+    pub fn from_json(bytes: &[u8]) -> Result<SiteDocument, Faults> {
+        SiteDocument::of(read::json(bytes, MAX_DOCUMENT_BYTES))
+    }
+
+    /// The document as JSON: always the same bytes for the same document.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Strings, numbers and maps with string keys only: there is nothing that could fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    fn of(mut reading: read::Reading<SiteDocument>) -> Result<SiteDocument, Faults> {
+        let Some(document) = reading.document.take() else { return Err(reading.faults) };
+        if !reading.faults.0.is_empty() {
+            // Standalone is the wider context: what is wrong there is wrong everywhere.
+            let content = Site::from_document(&document, Context::Standalone).err();
+            reading.add_content(content.unwrap_or_default());
+        }
+        reading.faults.or(document)
+    }
+}
+
+// === impl UrlDocument ===
+
+impl<'de> Deserialize<'de> for UrlDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Weighted {
+            #[serde(default)]
+            url: String,
+            #[serde(default = "one")]
+            weight: u16,
+        }
+        fn one() -> u16 {
+            1
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = UrlDocument;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a URL or { url = \"…\", weight = 1 }")
+            }
+            fn visit_str<E>(self, value: &str) -> Result<UrlDocument, E> {
+                Ok(UrlDocument::Plain(value.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<UrlDocument, A::Error> {
+                let Weighted { url, weight } =
+                    Weighted::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(UrlDocument::Weighted { url, weight })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+// === impl TtlDocument ===
+
+impl<'de> Deserialize<'de> for TtlDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = TtlDocument;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration or { \"200-299\" = \"1d\", \"404\" = \"10s\" }")
+            }
+            fn visit_str<E>(self, value: &str) -> Result<TtlDocument, E> {
+                Ok(TtlDocument::All(value.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TtlDocument, A::Error> {
+                BTreeMap::deserialize(MapAccessDeserializer::new(map)).map(TtlDocument::ByStatus)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }

@@ -6,11 +6,15 @@ mod pattern;
 mod validate;
 
 pub use document::{
-    CacheDocument, HandlerDocument, LimitsDocument, OriginDocument, RedirectDocument,
-    RouteDocument, SiteDocument, StaticDocument, TimeoutsDocument, TtlDocument, UrlDocument,
+    CacheDocument, HandlerDocument, LimitsDocument, MAX_DOCUMENT_BYTES, OriginDocument,
+    RedirectDocument, RouteDocument, SiteDocument, StaticDocument, TimeoutsDocument, TtlDocument,
+    UrlDocument,
 };
 pub use pattern::{Captures, PathPattern};
-pub use validate::Context;
+pub use validate::{
+    Context, MAX_CPU, MAX_DOMAINS, MAX_FETCHES, MAX_HANDLERS, MAX_MEMORY, MAX_ORIGINS, MAX_ROUTES,
+    MAX_WALL, is_digest,
+};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

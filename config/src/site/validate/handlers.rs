@@ -1,0 +1,114 @@
+//! The handlers of a site: where their components are and what a request may use. Opens none.
+
+use super::{Context, hosts, over};
+use crate::Faults;
+use crate::check::MS;
+use crate::read::key_notation;
+use crate::site::{ComponentRef, Handler, HandlerDocument, HandlerLimits, LimitsDocument};
+use crate::units::quote;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The most CPU time of a request.
+pub const MAX_CPU: Duration = Duration::from_secs(10);
+/// The most wall-clock time of a request.
+pub const MAX_WALL: Duration = Duration::from_secs(15 * 60);
+/// The most memory of an instance, in bytes; an edge may set less.
+pub const MAX_MEMORY: u64 = 1 << 30;
+/// The most outgoing requests of a request.
+pub const MAX_FETCHES: u32 = 1_000;
+/// The most environment variables, and the most bytes of all their names and values.
+const MAX_ENV: usize = 128;
+const MAX_ENV_BYTES: usize = 64 * 1024;
+/// The most outside hosts.
+const MAX_FETCH_HOSTS: usize = 256;
+/// One page, without which no memory is.
+const PAGE: u64 = 64 * 1024;
+
+pub(super) fn check(
+    path: &str,
+    name: &str,
+    raw: &HandlerDocument,
+    context: Context,
+    faults: &mut Faults,
+) -> Handler {
+    let component = component(&format!("{path}.component"), &raw.component, context, faults);
+    env(path, &raw.env, faults);
+    Handler {
+        name: Arc::from(name),
+        component,
+        limits: limits(path, raw.limits.as_ref(), faults),
+        env: raw.env.clone(),
+        fetch: fetch(path, &raw.fetch, faults),
+    }
+}
+
+fn component(path: &str, text: &str, context: Context, faults: &mut Faults) -> ComponentRef {
+    match ComponentRef::parse(text) {
+        Some(ComponentRef::Path(_)) if context == Context::Fleet => {
+            let hint = "a site of a fleet names components by digest (sha256:…); `verge deploy` \
+                        uploads the file and puts the digest in";
+            faults.add(path, format!("{} is a path; {hint}", quote(text)));
+        }
+        Some(component) => return component,
+        None if text.is_empty() => {
+            faults.add(path, "is missing: a path, or \"sha256:\" and 64 hexadecimal digits");
+        }
+        None => {
+            let wanted = "\"sha256:\" and 64 lower-case hexadecimal digits, or a path";
+            faults.add(path, format!("{} is not {wanted}", quote(text)));
+        }
+    }
+    ComponentRef::Path(String::new())
+}
+
+fn limits(path: &str, raw: Option<&LimitsDocument>, faults: &mut Faults) -> HandlerLimits {
+    let default = HandlerLimits::default();
+    let Some(raw) = raw else { return default };
+    let at = |name: &str| format!("{path}.limits.{name}");
+    let cpu = faults.duration(&at("cpu"), raw.cpu.as_deref(), default.cpu, MS..=MAX_CPU);
+    let wall = faults.duration(&at("wall"), raw.wall.as_deref(), default.wall, MS..=MAX_WALL);
+    let memory =
+        faults.size(&at("memory"), raw.memory.as_deref(), default.memory, PAGE..=MAX_MEMORY);
+    let fetches = faults.count(
+        &at("fetches"),
+        raw.fetches.map(u64::from),
+        u64::from(default.fetches),
+        0..=u64::from(MAX_FETCHES),
+    );
+    let fetches = u32::try_from(fetches).unwrap_or(default.fetches);
+    HandlerLimits { cpu, memory, wall, fetches }
+}
+
+fn env(path: &str, env: &BTreeMap<String, String>, faults: &mut Faults) {
+    let path = format!("{path}.env");
+    over(&path, env.len(), MAX_ENV, faults);
+    let bytes: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > MAX_ENV_BYTES {
+        let message = format!("{bytes} bytes of names and values; at most {MAX_ENV_BYTES}");
+        faults.add(path.as_str(), message);
+    }
+    for (name, value) in env.iter().take(MAX_ENV) {
+        let path = format!("{path}.{}", key_notation(name));
+        let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        let starts_well = name.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+        if !starts_well || !name.bytes().all(letters) {
+            faults.add(path, "is not a variable's name: letters, digits and _, no digit first");
+        } else if value.contains('\0') {
+            faults.add(path, "must not contain a zero byte");
+        }
+    }
+}
+
+fn fetch(path: &str, raw: &[String], faults: &mut Faults) -> Vec<String> {
+    over(&format!("{path}.fetch"), raw.len(), MAX_FETCH_HOSTS, faults);
+    let mut allowed = Vec::new();
+    for (index, text) in raw.iter().take(MAX_FETCH_HOSTS).enumerate() {
+        match hosts::name_and_port(text, true) {
+            Ok(host) => allowed.push(host),
+            Err(message) => faults.add(format!("{path}.fetch[{index}]"), message),
+        }
+    }
+    allowed
+}
