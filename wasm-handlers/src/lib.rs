@@ -1,1 +1,28 @@
-//! Stub.
+//! The sandbox: runs tenants' WebAssembly components, one instance a request, within limits. It
+//! knows neither pingora nor sockets; whatever a guest may reach is behind the trait [`Host`].
+
+mod artefact;
+mod body;
+mod compile;
+mod engine;
+mod guest;
+mod handler;
+mod host;
+mod outcome;
+mod running;
+mod sandbox;
+mod settings;
+mod ticker;
+
+pub use compile::compile_child;
+pub use handler::Handler;
+pub use host::{FetchError, Host, LogLine, LogStream};
+pub use outcome::{End, Ended, Usage};
+pub use sandbox::{Component, LoadError, Sandbox, SandboxError};
+pub use settings::{CompileLimits, CompilerCommand, SandboxSettings, limits};
+
+/// What a body may fail with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The content of a request or response, with its trailers.
+pub type Body = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>;

@@ -1,0 +1,213 @@
+//! The response of a guest: its head checked, its content streamed from the running guest, which makes
+//! progress only as its reader reads. Never ends cleanly what the guest did not finish.
+
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use crate::outcome::Ended;
+use crate::running::Running;
+use crate::settings::limits;
+use crate::{Body, BoxError};
+
+/// The response with this head, from a guest that may still run.
+pub(crate) fn respond(
+    head: Response<HyperOutgoingBody>,
+    is_head_request: bool,
+    mut running: Running,
+) -> Result<Response<Body>, Ended> {
+    if let Some(reason) = oversize(head.headers()) {
+        return Err(running.fail(Ended::HeadTooLarge(reason)));
+    }
+    let (parts, content) = head.into_parts();
+    if is_head_request {
+        // Nobody reads it; a guest that promised a length and writes nothing is right to.
+        running.complete();
+        return Ok(Response::from_parts(parts, empty()));
+    }
+    if running.is_done() {
+        return match drain(content, &mut running) {
+            Some(frames) => {
+                running.complete();
+                Ok(Response::from_parts(parts, Whole::new(frames).boxed_unsync()))
+            }
+            None => Err(running.fail(Ended::Incomplete)),
+        };
+    }
+    let length = declared_length(&parts.headers);
+    let body = Streaming { content, running: Some(running), left: length };
+    Ok(Response::from_parts(parts, body.boxed_unsync()))
+}
+
+fn empty() -> Body {
+    http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn oversize(headers: &HeaderMap) -> Option<String> {
+    let count = headers.len();
+    if count > limits::RESPONSE_HEADER_COUNT {
+        return Some(format!("{count} fields (limit {})", limits::RESPONSE_HEADER_COUNT));
+    }
+    let bytes: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
+    (bytes > limits::RESPONSE_HEADER_BYTES)
+        .then(|| format!("{bytes} bytes (limit {})", limits::RESPONSE_HEADER_BYTES))
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The next frame of what the guest wrote. Outside Tokio's budget: that it says "later" must mean that
+/// nothing is there.
+fn poll_content(
+    content: &mut HyperOutgoingBody,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, wasmtime_wasi_http::Error>>> {
+    let next = std::future::poll_fn(|context| Pin::new(&mut *content).poll_frame(context));
+    pin!(tokio::task::unconstrained(next)).poll(context)
+}
+
+/// What a guest that has ended wrote and nobody has read yet: two chunks and trailers at most. None
+/// when it is not the whole.
+fn drain(mut content: HyperOutgoingBody, running: &mut Running) -> Option<VecDeque<Frame<Bytes>>> {
+    let mut frames = VecDeque::new();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut is_dropped = false;
+    loop {
+        match poll_content(&mut content, &mut context) {
+            Poll::Ready(Some(Ok(frame))) => frames.push_back(frame),
+            Poll::Ready(Some(Err(_))) => return None,
+            Poll::Ready(None) => return Some(frames),
+            Poll::Pending if is_dropped || running.failure().is_some() => return None,
+            // It returned and left its body open: with the store goes the other end, which counts
+            // as its end, as on other hosts.
+            Poll::Pending => {
+                running.drop_store();
+                is_dropped = true;
+            }
+        }
+    }
+}
+
+/// Content that is all there.
+struct Whole {
+    frames: VecDeque<Frame<Bytes>>,
+    left: u64,
+}
+
+impl Whole {
+    fn new(frames: VecDeque<Frame<Bytes>>) -> Whole {
+        let left = frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        Whole { frames, left }
+    }
+}
+
+impl http_body::Body for Whole {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = self.frames.pop_front();
+        if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
+            self.left = self.left.saturating_sub(data.len() as u64);
+        }
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// Content that a running guest writes.
+struct Streaming {
+    content: HyperOutgoingBody,
+    /// Gone once the content has ended, cleanly or not.
+    running: Option<Running>,
+    /// What is left of the length that the guest declared.
+    left: Option<u64>,
+}
+
+impl Streaming {
+    fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(running) = self.running.take() {
+            running.complete();
+        }
+        Poll::Ready(None)
+    }
+
+    fn fail(&mut self, otherwise: Ended) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.running.take() {
+            Some(mut running) => Poll::Ready(Some(Err(Box::new(running.fail(otherwise))))),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl http_body::Body for Streaming {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let mut is_waiting = false;
+        loop {
+            let Some(running) = this.running.as_mut() else { return Poll::Ready(None) };
+            match poll_content(&mut this.content, context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let (Some(left), Some(data)) = (this.left.as_mut(), frame.data_ref()) {
+                        *left = left.saturating_sub(data.len() as u64);
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(Some(Err(_))) => return this.fail(Ended::Incomplete),
+                Poll::Ready(None) => return this.end(),
+                // The guest has just run, and waits; so does its reader.
+                Poll::Pending if is_waiting => return Poll::Pending,
+                Poll::Pending if running.is_done() => {
+                    if running.failure().is_some() {
+                        return this.fail(Ended::Incomplete);
+                    }
+                    running.drop_store();
+                }
+                Poll::Pending => is_waiting = running.poll(context).is_pending(),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.running.is_none() || self.content.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        // A reader that knows the length stops after the last byte: the guest is not cancelled then.
+        if (self.left == Some(0) || self.content.is_end_stream())
+            && let Some(running) = self.running.take()
+        {
+            running.complete();
+        }
+    }
+}

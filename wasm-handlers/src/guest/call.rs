@@ -1,0 +1,141 @@
+//! What the two sides of a call share: the guest's host functions note here what happens, and whoever
+//! drives the guest reads it. One a request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::Response;
+use parking_lot::Mutex;
+use verge_config::site::HandlerLimits;
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use super::log::Log;
+use super::meter::Meter;
+use crate::host::{Host, LogLine, LogStream};
+use crate::outcome::{End, Usage};
+use crate::sandbox::Runtime;
+
+/// What a guest answers: a response's head with its content to come, or an error.
+pub(crate) type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+/// One request's call of a guest.
+pub(crate) struct Call {
+    pub(super) host: Arc<dyn Host>,
+    pub(crate) limits: HandlerLimits,
+    began: Instant,
+    runtime: Arc<Runtime>,
+    head: Mutex<Option<Head>>,
+    meter: Mutex<Meter>,
+    log: Mutex<Log>,
+    pub(super) fetches: AtomicU32,
+    pub(super) peak_memory: AtomicU64,
+    pub(super) memory_refused: AtomicBool,
+}
+
+impl Call {
+    pub(crate) fn new(
+        host: Arc<dyn Host>,
+        limits: HandlerLimits,
+        runtime: Arc<Runtime>,
+    ) -> Arc<Call> {
+        Arc::new(Call {
+            host,
+            limits,
+            began: Instant::now(),
+            runtime,
+            head: Mutex::new(None),
+            meter: Mutex::default(),
+            log: Mutex::default(),
+            fetches: AtomicU32::new(0),
+            peak_memory: AtomicU64::new(0),
+            memory_refused: AtomicBool::new(false),
+        })
+    }
+
+    /// How many instances may run at once.
+    pub(crate) fn max_instances(&self) -> u32 {
+        self.runtime.max_instances
+    }
+
+    /// When the wall clock runs out.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.began + self.limits.wall
+    }
+
+    /// The guest's answer arrives.
+    pub(crate) fn set_head(&self, head: Head) {
+        *self.head.lock() = Some(head);
+    }
+
+    /// The guest's answer, once.
+    pub(crate) fn take_head(&self) -> Option<Head> {
+        self.head.lock().take()
+    }
+
+    /// A turn of the guest begins on this thread.
+    pub(crate) fn begin_turn(&self) {
+        self.touch();
+        self.meter.lock().begin();
+    }
+
+    /// The turn ends.
+    pub(crate) fn end_turn(&self) {
+        self.meter.lock().end();
+    }
+
+    /// Keeps the epoch ticking.
+    pub(super) fn touch(&self) {
+        self.runtime.ticker.touch();
+    }
+
+    /// Whether the guest has used its CPU budget up.
+    pub(super) fn is_out_of_cpu(&self) -> bool {
+        self.meter.lock().used() >= self.limits.cpu
+    }
+
+    /// Whether the guest was ever refused memory.
+    pub(crate) fn was_refused_memory(&self) -> bool {
+        self.memory_refused.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the guest writes to one of its streams.
+    pub(super) fn write_log(&self, stream: LogStream, bytes: &[u8]) {
+        self.log.lock().write(stream, bytes, &mut |line| self.host.log(line));
+    }
+
+    /// A line of the sandbox's own.
+    pub(crate) fn note(&self, message: String) {
+        self.host.log(LogLine { stream: LogStream::Host, message });
+    }
+
+    /// Tells the host how the request ended.
+    pub(crate) fn report(&self, end: &End) {
+        let log_bytes = {
+            let mut log = self.log.lock();
+            log.finish(&mut |line| self.host.log(line));
+            log.bytes()
+        };
+        if let End::Failed(ended) = end {
+            self.note(describe(ended));
+        }
+        let usage = Usage {
+            cpu: self.meter.lock().used(),
+            wall: self.began.elapsed(),
+            peak_memory: self.peak_memory.load(Ordering::Relaxed),
+            fetches: self.fetches.load(Ordering::Relaxed),
+            log_bytes,
+        };
+        self.host.ended(end, &usage);
+    }
+}
+
+fn describe(ended: &crate::outcome::Ended) -> String {
+    match ended {
+        crate::outcome::Ended::Trapped { backtrace, .. } if !backtrace.is_empty() => {
+            format!("{ended}\n{backtrace}")
+        }
+        other => other.to_string(),
+    }
+}

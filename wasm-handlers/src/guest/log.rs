@@ -1,0 +1,257 @@
+//! A guest's output as lines of its log: cut at a limit of bytes, long lines in pieces. Holds no more
+//! than one unfinished line of each stream.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
+
+use super::Call;
+use crate::host::{LogLine, LogStream};
+use crate::settings::limits;
+
+/// The lines of one request.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    out: Vec<u8>,
+    err: Vec<u8>,
+    written: usize,
+    bytes: u64,
+    is_cut: bool,
+}
+
+impl Log {
+    /// Takes what a guest writes and gives the lines that are whole.
+    pub(super) fn write(
+        &mut self,
+        stream: LogStream,
+        bytes: &[u8],
+        emit: &mut dyn FnMut(LogLine),
+    ) {
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        if self.is_cut {
+            return;
+        }
+        let room = limits::LOG_BYTES.saturating_sub(self.written);
+        let kept = bytes.get(..room.min(bytes.len())).unwrap_or_default();
+        self.written += kept.len();
+        let buffer = match stream {
+            LogStream::Stdout => &mut self.out,
+            LogStream::Stderr | LogStream::Host => &mut self.err,
+        };
+        for piece in kept.split_inclusive(|byte| *byte == b'\n') {
+            let (text, is_whole) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            append(buffer, text, stream, emit);
+            if is_whole {
+                flush(buffer, stream, emit);
+            }
+        }
+        if kept.len() < bytes.len() {
+            self.is_cut = true;
+            self.finish(emit);
+            let message =
+                format!("log truncated: a request may write {} bytes", limits::LOG_BYTES);
+            emit(LogLine { stream: LogStream::Host, message });
+        }
+    }
+
+    /// Gives the unfinished lines, too.
+    pub(super) fn finish(&mut self, emit: &mut dyn FnMut(LogLine)) {
+        for (buffer, stream) in
+            [(&mut self.out, LogStream::Stdout), (&mut self.err, LogStream::Stderr)]
+        {
+            if !buffer.is_empty() {
+                flush(buffer, stream, emit);
+            }
+        }
+    }
+
+    /// What was written, before the cut, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Adds to an unfinished line, and gives the pieces of it that are full.
+fn append(
+    buffer: &mut Vec<u8>,
+    mut text: &[u8],
+    stream: LogStream,
+    emit: &mut dyn FnMut(LogLine),
+) {
+    loop {
+        let room = limits::LOG_LINE_BYTES - buffer.len();
+        let Some((fits, rest)) = text.split_at_checked(room).filter(|(_, rest)| !rest.is_empty())
+        else {
+            buffer.extend_from_slice(text);
+            return;
+        };
+        buffer.extend_from_slice(fits);
+        flush(buffer, stream, emit);
+        text = rest;
+    }
+}
+
+fn flush(buffer: &mut Vec<u8>, stream: LogStream, emit: &mut dyn FnMut(LogLine)) {
+    let message = String::from_utf8_lossy(buffer).trim_end_matches('\r').to_owned();
+    buffer.clear();
+    emit(LogLine { stream, message });
+}
+
+/// A guest's standard output or error.
+#[derive(Clone)]
+pub(super) struct LogPipe {
+    call: Arc<Call>,
+    stream: LogStream,
+}
+
+impl LogPipe {
+    pub(super) fn new(call: Arc<Call>, stream: LogStream) -> LogPipe {
+        LogPipe { call, stream }
+    }
+}
+
+impl IsTerminal for LogPipe {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for LogPipe {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl OutputStream for LogPipe {
+    fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        self.call.write_log(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StreamError> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> Result<usize, StreamError> {
+        Ok(limits::BODY_CHUNK_BYTES)
+    }
+}
+
+// Written out, because the trait is made by `async_trait`: always ready.
+impl Pollable for LogPipe {
+    fn ready<'life, 'future>(
+        &'life mut self,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'future>>
+    where
+        'life: 'future,
+        Self: 'future,
+    {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl AsyncWrite for LogPipe {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.call.write_log(self.stream, bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lines(writes: &[(LogStream, Vec<u8>)]) -> (Vec<LogLine>, u64) {
+        let mut log = Log::default();
+        let mut lines = Vec::new();
+        for (stream, bytes) in writes {
+            log.write(*stream, bytes, &mut |line| lines.push(line));
+        }
+        log.finish(&mut |line| lines.push(line));
+        (lines, log.bytes())
+    }
+
+    #[test]
+    fn splits_streams_into_lines() {
+        let (got, _) = lines(&[
+            (LogStream::Stdout, b"one\ntw".to_vec()),
+            (LogStream::Stderr, b"other\r\n".to_vec()),
+            (LogStream::Stdout, b"o\n\nlast".to_vec()),
+        ]);
+        let got: Vec<_> = got.iter().map(|l| (l.stream, l.message.as_str())).collect();
+        assert_eq!(
+            got,
+            [
+                (LogStream::Stdout, "one"),
+                (LogStream::Stderr, "other"),
+                (LogStream::Stdout, "two"),
+                (LogStream::Stdout, ""),
+                (LogStream::Stdout, "last"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_long_line_comes_in_pieces() {
+        let (got, _) = lines(&[(LogStream::Stdout, vec![b'y'; limits::LOG_LINE_BYTES * 2 + 5])]);
+        let lengths: Vec<_> = got.iter().map(|l| l.message.len()).collect();
+        assert_eq!(lengths, [limits::LOG_LINE_BYTES, limits::LOG_LINE_BYTES, 5]);
+    }
+
+    #[test]
+    fn past_the_limit_one_line_says_so() {
+        let writes = vec![(LogStream::Stdout, vec![b'z'; 1000]); 100];
+        let (got, bytes) = lines(&writes);
+        let kept: usize =
+            got.iter().filter(|l| l.stream == LogStream::Stdout).map(|l| l.message.len()).sum();
+        assert_eq!(kept, limits::LOG_BYTES);
+        let said = got.iter().filter(|l| l.stream == LogStream::Host).count();
+        assert_eq!(said, 1);
+        assert_eq!(bytes, 100_000);
+    }
+
+    proptest! {
+        #[test]
+        fn however_it_is_cut_into_writes_the_lines_are_the_same(
+            text in "[a-z\n]{0,400}",
+            cuts in prop::collection::vec(1usize..50, 1..20),
+        ) {
+            let whole = lines(&[(LogStream::Stdout, text.clone().into_bytes())]);
+            let mut rest = text.as_bytes();
+            let mut writes = Vec::new();
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() { break; }
+                let (piece, tail) = rest.split_at(rest.len().min(*cut));
+                writes.push((LogStream::Stdout, piece.to_vec()));
+                rest = tail;
+            }
+            prop_assert_eq!(lines(&writes), whole);
+        }
+    }
+}

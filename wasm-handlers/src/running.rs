@@ -1,0 +1,199 @@
+//! A guest that runs: driven by whoever waits for its answer, in that one's own task, with its clock
+//! stopped while it waits. Decides how it ended, and says so exactly once.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use tokio::time::{Instant, Sleep};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi_http::FieldMapError;
+
+use crate::guest::{Call, OutOfCpu, State};
+use crate::outcome::{End, Ended};
+use crate::sandbox::Runtime;
+use crate::settings::limits;
+
+/// The call of a guest's handler. It gives the store back, so that what the guest left in it can be
+/// told from what went away with it.
+pub(crate) type Guest =
+    Pin<Box<dyn Future<Output = (Store<State>, wasmtime::Result<()>)> + Send>>;
+
+/// A running guest. Dropping it stops the guest.
+pub(crate) struct Running {
+    guest: Option<Guest>,
+    store: Option<Store<State>>,
+    failed: Option<Ended>,
+    is_reported: bool,
+    sleep: Option<Pin<Box<Sleep>>>,
+    pub(crate) call: Arc<Call>,
+    _slot: Slot,
+}
+
+impl Running {
+    pub(crate) fn new(guest: Guest, call: Arc<Call>, slot: Slot) -> Running {
+        Running {
+            guest: Some(guest),
+            store: None,
+            failed: None,
+            is_reported: false,
+            sleep: None,
+            call,
+            _slot: slot,
+        }
+    }
+
+    /// Lets the guest run until it waits for something. Ready when it has ended, however it did.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(guest) = self.guest.as_mut() else { return Poll::Ready(()) };
+        self.call.begin_turn();
+        let polled = guest.as_mut().poll(context);
+        self.call.end_turn();
+        if let Poll::Ready((store, result)) = polled {
+            self.guest = None;
+            self.store = Some(store);
+            self.failed = result.err().map(|error| self.classify(&error));
+            return Poll::Ready(());
+        }
+        // Only a guest that waits needs the timer; most requests never set one.
+        let deadline = self.call.deadline();
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::from_std(deadline))));
+        if sleep.as_mut().poll(context).is_ready() {
+            self.guest = None;
+            self.failed = Some(Ended::TimedOut(self.call.limits.wall));
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// Whether the guest has ended.
+    pub(crate) fn is_done(&self) -> bool {
+        self.guest.is_none()
+    }
+
+    /// How the guest failed, when it did.
+    pub(crate) fn failure(&self) -> Option<&Ended> {
+        self.failed.as_ref()
+    }
+
+    /// Gives up what an ended guest left in its store.
+    pub(crate) fn drop_store(&mut self) {
+        self.store = None;
+    }
+
+    /// The request has failed: stops the guest and says so. Gives what to tell the reader.
+    pub(crate) fn fail(&mut self, ended: Ended) -> Ended {
+        let ended = self.failed.take().unwrap_or(ended);
+        let ended = self.blame_memory(ended);
+        self.guest = None;
+        self.store = None;
+        self.report(&End::Failed(ended.clone()));
+        ended
+    }
+
+    /// The response is whole. A guest that still runs goes on by itself, within the same limits.
+    pub(crate) fn complete(mut self) {
+        if self.is_done() {
+            return self.settle();
+        }
+        // Without a runtime there is nobody to drive it: it is stopped, which is what dropping does.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                std::future::poll_fn(|context| self.poll(context)).await;
+                self.settle();
+            });
+        }
+    }
+
+    fn settle(mut self) {
+        let end = self.failed.take().map_or(End::Responded, End::Failed);
+        self.report(&end);
+    }
+
+    fn report(&mut self, end: &End) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            self.call.report(end);
+        }
+    }
+
+    /// A guest that was refused memory and then failed by itself failed for want of it.
+    fn blame_memory(&self, ended: Ended) -> Ended {
+        match ended {
+            Ended::Trapped { .. }
+            | Ended::NoResponse
+            | Ended::GuestError(_)
+            | Ended::Exited(_)
+            | Ended::Incomplete
+                if self.call.was_refused_memory() =>
+            {
+                Ended::OutOfMemory(self.call.limits.memory)
+            }
+            other => other,
+        }
+    }
+
+    fn classify(&self, error: &wasmtime::Error) -> Ended {
+        let ended = if error.is::<OutOfCpu>() {
+            Ended::OutOfCpu(self.call.limits.cpu)
+        } else if let Some(exit) = error.downcast_ref::<I32Exit>() {
+            Ended::Exited(exit.0)
+        } else if error.is::<PoolConcurrencyLimitError>() {
+            Ended::InstanceLimit(self.call.max_instances())
+        } else if error.is::<FieldMapError>() {
+            Ended::HeadTooLarge(format!("{} (limit {} bytes)", error.root_cause(), limits::FIELDS_BYTES))
+        } else {
+            let reason = match error.downcast_ref::<Trap>() {
+                Some(trap) => trap.to_string(),
+                None => error.root_cause().to_string(),
+            };
+            Ended::Trapped { reason, backtrace: backtrace(error) }
+        };
+        self.blame_memory(ended)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.guest = None;
+        self.report(&End::Cancelled);
+    }
+}
+
+/// The guest's frames, innermost first.
+fn backtrace(error: &wasmtime::Error) -> String {
+    let Some(frames) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
+    let mut text = String::new();
+    for (n, frame) in frames.frames().iter().enumerate() {
+        let name = frame.func_name().unwrap_or("?");
+        let line_end = if n == 0 { "" } else { "\n" };
+        let _ = write!(text, "{line_end}{n:>3}: {name}");
+    }
+    text
+}
+
+/// One of the edge's instances, taken until this is dropped.
+pub(crate) struct Slot {
+    runtime: Arc<Runtime>,
+}
+
+impl Slot {
+    /// An instance, when one is free.
+    pub(crate) fn take(runtime: &Arc<Runtime>) -> Option<Slot> {
+        let most = runtime.max_instances;
+        let take = |running| (running < most).then_some(running + 1);
+        runtime.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
+        Some(Slot { runtime: Arc::clone(runtime) })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.runtime.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}

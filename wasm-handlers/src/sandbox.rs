@@ -1,0 +1,256 @@
+//! The sandbox of an edge and the components that it has ready. Compiles no code itself and runs none:
+//! that is for the compiler child and for [`Handler`](crate::Handler).
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Linker;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use crate::artefact::Artefacts;
+use crate::compile::{CompileError, Compiler};
+use crate::engine;
+use crate::guest::State;
+use crate::settings::{SandboxSettings, limits};
+use crate::ticker::Ticker;
+
+/// Why there is no sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The settings make no engine, or the machine cannot reserve what its instances need.
+    #[error("cannot set up {instances} instances of up to {memory} bytes: {reason}")]
+    Engine {
+        /// Instances wanted.
+        instances: u32,
+        /// Bytes for each.
+        memory: u64,
+        /// Why not.
+        reason: String,
+    },
+    /// The folder of artefacts cannot be used.
+    #[error("cannot use the folder of artefacts: {0}")]
+    Artefacts(#[source] io::Error),
+    /// The thread that interrupts guests cannot be started.
+    #[error("cannot start the epoch thread: {0}")]
+    Ticker(#[source] io::Error),
+}
+
+/// Why a component is not ready; written for its developer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LoadError {
+    /// It is too large.
+    #[error("the component has {0} bytes; {max} are allowed", max = limits::COMPONENT_BYTES)]
+    TooLarge(usize),
+    /// It is no valid component.
+    #[error("not a valid component: {0}")]
+    Invalid(String),
+    /// It is a core module.
+    #[error(
+        "this is a core WebAssembly module, not a component; build for wasm32-wasip2, or wrap it \
+         with `wasm-tools component new`"
+    )]
+    Module,
+    /// Compiling it takes more than a compilation may use.
+    #[error("the component is too costly: {0}")]
+    TooCostly(String),
+    /// It imports what no edge offers.
+    #[error("the component cannot be linked: {0}")]
+    Import(String),
+    /// It does not export `wasi:http/incoming-handler`.
+    #[error("the component exports no wasi:http/incoming-handler@0.2: {0}")]
+    NoHandler(String),
+    /// A fault of the edge's own; the component may be good.
+    #[error("the component could not be compiled: {0}")]
+    Internal(String),
+}
+
+impl LoadError {
+    /// Whether the component itself is at fault, so that trying again is of no use.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        !matches!(self, LoadError::Internal(_))
+    }
+}
+
+impl From<CompileError> for LoadError {
+    fn from(error: CompileError) -> Self {
+        match error {
+            CompileError::Invalid(reason) => LoadError::Invalid(reason),
+            CompileError::TooCostly(reason) => LoadError::TooCostly(reason),
+            other => LoadError::Internal(other.to_string()),
+        }
+    }
+}
+
+/// Runs handlers. Cheap to clone; the clones share everything.
+#[derive(Clone)]
+pub struct Sandbox {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    runtime: Arc<Runtime>,
+    linker: Linker<State>,
+    artefacts: Arc<Artefacts>,
+    compiler: Compiler,
+    /// The components in use, by digest; the lock of an entry is held while its component is made.
+    ready: Mutex<HashMap<String, Slot>>,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Weak<Component>>>;
+
+/// What running guests share.
+pub(crate) struct Runtime {
+    pub(crate) engine: Engine,
+    pub(crate) ticker: Ticker,
+    pub(crate) max_instances: u32,
+    pub(crate) max_memory: u64,
+    pub(crate) running: AtomicU32,
+}
+
+/// A component that is compiled and linked: what instances are made from. Shared by all sites that
+/// use the same bytes.
+pub struct Component {
+    digest: String,
+    size: usize,
+    pub(crate) pre: ProxyPre<State>,
+    pub(crate) runtime: Arc<Runtime>,
+}
+
+impl Component {
+    /// The SHA-256 of its bytes, in lower-case hexadecimal.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Its size as WebAssembly, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+}
+
+impl std::fmt::Debug for Component {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Component").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+impl Sandbox {
+    /// Sets a sandbox up: reserves address space for its instances and starts the thread that
+    /// interrupts guests.
+    ///
+    /// # Errors
+    /// When the settings make no engine, the machine lacks address space, or the folder of artefacts
+    /// cannot be used.
+    pub fn new(settings: SandboxSettings) -> Result<Sandbox, SandboxError> {
+        let unset = |error: wasmtime::Error| SandboxError::Engine {
+            instances: settings.max_instances,
+            memory: settings.max_memory,
+            reason: format!("{error:#}"),
+        };
+        let engine = engine::runner(&settings).map_err(unset)?;
+        let linker = crate::guest::linker(&engine).map_err(unset)?;
+        let artefacts =
+            Artefacts::open(&settings.artefact_dir, &engine).map_err(SandboxError::Artefacts)?;
+        let ticker = Ticker::start(&engine, settings.epoch_tick).map_err(SandboxError::Ticker)?;
+        let compiler =
+            Compiler::new(settings.compiler, settings.compile, settings.max_compilations);
+        let runtime = Arc::new(Runtime {
+            engine,
+            ticker,
+            max_instances: settings.max_instances,
+            max_memory: settings.max_memory,
+            running: AtomicU32::new(0),
+        });
+        let artefacts = Arc::new(artefacts);
+        let ready = Mutex::new(HashMap::new());
+        Ok(Sandbox { shared: Arc::new(Shared { runtime, linker, artefacts, compiler, ready }) })
+    }
+
+    /// Makes a component ready: from the artefact when this installation has compiled it before,
+    /// else through the compiler child. Loads of the same bytes at the same time compile once.
+    ///
+    /// # Errors
+    /// Says, for the developer, what is wrong with the component.
+    pub async fn load(&self, component: Bytes) -> Result<Arc<Component>, LoadError> {
+        if component.len() > limits::COMPONENT_BYTES {
+            return Err(LoadError::TooLarge(component.len()));
+        }
+        if component.starts_with(b"\0asm\x01\0\0\0") {
+            return Err(LoadError::Module);
+        }
+        let digest = hex::encode(Sha256::digest(&component));
+        let slot = self.slot(&digest);
+        let mut held = slot.lock().await;
+        if let Some(ready) = held.upgrade() {
+            return Ok(ready);
+        }
+        let size = component.len();
+        let compiled = self.compiled(&digest, component).await?;
+        let pre = self.link(&compiled)?;
+        let runtime = Arc::clone(&self.shared.runtime);
+        let ready = Arc::new(Component { digest, size, pre, runtime });
+        *held = Arc::downgrade(&ready);
+        Ok(ready)
+    }
+
+    /// Instances that run right now.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        self.shared.runtime.running.load(Ordering::Relaxed)
+    }
+
+    fn slot(&self, digest: &str) -> Slot {
+        let mut ready = self.shared.ready.lock();
+        if let Some(slot) = ready.get(digest) {
+            return Arc::clone(slot);
+        }
+        // Entries whose component is gone, and which nobody waits for, go when another comes.
+        ready.retain(|_, slot| {
+            Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|c| c.strong_count() > 0)
+        });
+        Arc::clone(ready.entry(digest.to_owned()).or_default())
+    }
+
+    async fn compiled(
+        &self,
+        digest: &str,
+        component: Bytes,
+    ) -> Result<wasmtime::component::Component, LoadError> {
+        let (artefacts, name) = (Arc::clone(&self.shared.artefacts), digest.to_owned());
+        if let Some(found) = blocking(move || artefacts.load(&name)).await? {
+            return Ok(found);
+        }
+        let artefact = self.shared.compiler.compile(component).await?;
+        let (artefacts, name) = (Arc::clone(&self.shared.artefacts), digest.to_owned());
+        blocking(move || artefacts.keep(&name, &artefact))
+            .await?
+            .map_err(|error| LoadError::Internal(format!("{error:#}")))
+    }
+
+    fn link(
+        &self,
+        component: &wasmtime::component::Component,
+    ) -> Result<ProxyPre<State>, LoadError> {
+        let pre = self
+            .shared
+            .linker
+            .instantiate_pre(component)
+            .map_err(|error| LoadError::Import(format!("{error:#}")))?;
+        ProxyPre::new(pre).map_err(|error| LoadError::NoHandler(format!("{error:#}")))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| LoadError::Internal(error.to_string()))
+}
