@@ -2,3 +2,12 @@
 //! control plane without ever depending on it.
 
 pub mod body;
+pub mod origin;
+pub mod telemetry;
+pub mod admit;
+pub mod front;
+pub mod listen;
+pub mod respond;
+pub mod routing;
+pub mod serve;
+pub mod snapshot;

@@ -1,0 +1,129 @@
+//! The shortest way: a fresh stored response to a plain request, found and written without a task, a
+//! copy or a wait. What it cannot answer goes the whole way in [`super::Edge::serve`].
+
+use super::{Edge, Record};
+use crate::admit;
+use crate::listen::Connection;
+use crate::routing;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use std::sync::Arc;
+use verge_cache::{Hit, Outcome};
+use verge_config::site::{CachePolicy, CachePosition, Target};
+
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+
+/// A fresh hit.
+pub struct FastHit {
+    hit: Hit,
+    body: Bytes,
+    record: Record,
+}
+
+impl Edge {
+    /// A fresh hit for a GET or HEAD without content, when there is one that needs no thought.
+    #[must_use]
+    pub fn fast(
+        &self,
+        connection: &Arc<Connection>,
+        method: &Method,
+        authority: &HeaderValue,
+        target: &PathAndQuery,
+        headers: &HeaderMap,
+        version: Version,
+    ) -> Option<FastHit> {
+        let host = admit::host_of(authority);
+        if connection.sni().is_some_and(|sni| !admit::is_for(sni, &host)) {
+            return None;
+        }
+        if headers.contains_key(CDN_LOOP) {
+            return None;
+        }
+        let snapshot = self.snapshot.load();
+        let found = routing::find(&snapshot, &host, target.path()).ok()?;
+        let policy = cached_first(&found.route.target, &found.route.cache)?;
+        let request = verge_cache::Request {
+            site: &found.site.name,
+            scheme: connection.scheme(),
+            host: &host,
+            path: target.path(),
+            query: target.query(),
+            method,
+            headers,
+            policy,
+        };
+        let hit = self.cache.hit(&request)?;
+        let body = hit.object.body()?;
+        let mut record = Record::begin(connection, method, target, version);
+        record.set_host(&host);
+        record.matched(found.site, found.route);
+        record.answered(hit.object.status(), Some(Outcome::Hit));
+        Some(FastHit { hit, body, record })
+    }
+}
+
+/// The policy of a route whose first stop is the cache.
+fn cached_first<'r>(target: &Target, policy: &'r Arc<CachePolicy>) -> Option<&'r Arc<CachePolicy>> {
+    let first = match target {
+        Target::Origin(_) => true,
+        Target::Handler { .. } => {
+            matches!(policy.position, CachePosition::Before | CachePosition::Both)
+        }
+        Target::Redirect { .. } | Target::Static(_) => false,
+    };
+    first.then_some(policy)
+}
+
+impl FastHit {
+    /// The status line and the stored fields, as HTTP/1.1 has them, without the empty line.
+    #[must_use]
+    pub fn head(&self) -> Bytes {
+        self.hit.object.head1().clone()
+    }
+
+    /// The stored response and its age, for protocols other than HTTP/1.1.
+    #[must_use]
+    pub fn hit(&self) -> &Hit {
+        &self.hit
+    }
+
+    /// The content.
+    #[must_use]
+    pub fn content(&self) -> Bytes {
+        self.body.clone()
+    }
+
+    /// Writes the fields that change from hit to hit: `Age` and `Cache-Status`.
+    pub fn write_fields(&self, out: &mut BytesMut) {
+        out.put_slice(b"age: ");
+        put_number(out, self.hit.age);
+        out.put_slice(b"\r\ncache-status: Verge; hit; ttl=");
+        if self.hit.ttl < 0 {
+            out.put_u8(b'-');
+        }
+        put_number(out, self.hit.ttl.unsigned_abs());
+        out.put_slice(b"\r\n");
+    }
+
+    /// It was written, with so many bytes of content.
+    pub fn done(self, bytes: u64) {
+        self.record.done(bytes, true);
+    }
+}
+
+fn put_number(out: &mut BytesMut, mut number: u64) {
+    let mut digits = [0u8; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        if let Some(digit) = digits.get_mut(start) {
+            *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        }
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.put_slice(digits.get(start..).unwrap_or_default());
+}

@@ -1,0 +1,289 @@
+//! The bridge to the sandbox: a route's handler as something that answers requests, and what its guest
+//! may reach. A guest's fetch of its own site goes to the cache and the origin behind it, and never to
+//! a handler again.
+
+use super::{Admitted, Answer, Content, Edge, origin_source, pool};
+use crate::body::{self, Body};
+use crate::origin::outgoing::strip_hop_by_hop;
+use crate::origin::{Hop, OriginError, OriginPool};
+use crate::respond::EdgeError;
+use crate::snapshot::SiteRuntime;
+use crate::telemetry::{self, HandlerEnd};
+use futures::future::BoxFuture;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Uri};
+use std::sync::Arc;
+use verge_cache::{Source, SourceError, SourceRequest, SourceResponse};
+use verge_config::purge::normalise_host;
+use verge_config::site::{CachePosition, Domain, Handler, Origin, Route, Target};
+use verge_handlers::{End, Ended, FetchError, Host, LogLine, Usage};
+
+/// A handler on a route, for one request.
+#[derive(Clone)]
+pub(super) struct Guest {
+    edge: Arc<Edge>,
+    site: Arc<SiteRuntime>,
+    route: Arc<Route>,
+    handler: Arc<verge_handlers::Handler>,
+    spec: Arc<Handler>,
+    origin: Option<Arc<OriginPool>>,
+}
+
+impl Guest {
+    pub(super) fn new(
+        edge: &Arc<Edge>,
+        site: &Arc<SiteRuntime>,
+        route: &Arc<Route>,
+        spec: &Arc<Handler>,
+        origin: Option<&Origin>,
+    ) -> Result<Guest, EdgeError> {
+        let handler = site.handler(&spec.name).cloned();
+        Ok(Guest {
+            edge: Arc::clone(edge),
+            site: Arc::clone(site),
+            route: Arc::clone(route),
+            handler: handler.ok_or(EdgeError::Internal("a route's handler is not loaded"))?,
+            spec: Arc::clone(spec),
+            origin: origin.map(|origin| pool(site, &origin.name)).transpose()?,
+        })
+    }
+
+    /// Runs the guest for a request; the response's content streams out of it.
+    pub(super) async fn call(
+        self,
+        request: &Admitted,
+        content: Body,
+    ) -> Result<http::Response<Body>, Ended> {
+        let mut incoming = http::Request::new(content);
+        let uri = absolute(request.hop.scheme, &request.host, request.target.clone());
+        *incoming.uri_mut() = uri.ok_or_else(|| Ended::BadRequest("its URL".to_owned()))?;
+        *incoming.method_mut() = request.method.clone();
+        *incoming.headers_mut() = request.headers.clone();
+        let handler = Arc::clone(&self.handler);
+        let outside: Arc<dyn Host> = Arc::new(Outside { guest: self, hop: request.hop.clone() });
+        let mut response = handler.call(incoming, outside).await?;
+        strip_hop_by_hop(response.headers_mut());
+        Ok(response)
+    }
+
+    /// The handler as the source of one URL.
+    pub(super) fn into_source(self, request: Admitted) -> GuestSource {
+        GuestSource { guest: self, request }
+    }
+}
+
+fn absolute(scheme: &str, host: &str, target: PathAndQuery) -> Option<Uri> {
+    Uri::builder().scheme(scheme).authority(host).path_and_query(target).build().ok()
+}
+
+/// A handler behind the cache.
+pub(super) struct GuestSource {
+    guest: Guest,
+    request: Admitted,
+}
+
+impl Source for GuestSource {
+    fn fetch(
+        &self,
+        asked: SourceRequest,
+    ) -> BoxFuture<'static, Result<SourceResponse, SourceError>> {
+        let guest = self.guest.clone();
+        let mut request = self.request.clone();
+        request.method = asked.method;
+        request.headers = asked.headers;
+        Box::pin(async move {
+            let (parts, body) = guest.call(&request, body::empty()).await?.into_parts();
+            Ok(SourceResponse { status: parts.status, headers: parts.headers, body })
+        })
+    }
+}
+
+/// What one guest may reach.
+struct Outside {
+    guest: Guest,
+    hop: Hop,
+}
+
+impl Host for Outside {
+    fn fetch(
+        &self,
+        request: http::Request<Body>,
+    ) -> BoxFuture<'static, Result<http::Response<Body>, FetchError>> {
+        let (guest, hop) = (self.guest.clone(), self.hop.clone());
+        Box::pin(async move { guest.fetch(request, hop).await })
+    }
+
+    fn log(&self, line: LogLine) {
+        tracing::info!(
+            target: "handler",
+            site = %self.guest.site.name,
+            handler = %self.guest.spec.name,
+            stream = line.stream.name(),
+            "{}", line.message
+        );
+    }
+
+    fn ended(&self, end: &End, usage: &Usage) {
+        telemetry::metrics().handler(counted(end), usage.wall);
+        tracing::debug!(
+            target: "handler",
+            site = %self.guest.site.name,
+            handler = %self.guest.spec.name,
+            end = end.name(),
+            cpu_us = u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX),
+            "request ended"
+        );
+    }
+}
+
+/// The counter that an end of a run belongs to.
+fn counted(end: &End) -> HandlerEnd {
+    match end {
+        End::Responded => HandlerEnd::Responded,
+        End::Cancelled => HandlerEnd::Cancelled,
+        End::Failed(ended) => match ended {
+            Ended::Trapped { .. } => HandlerEnd::Trapped,
+            Ended::OutOfCpu(_) => HandlerEnd::OutOfCpu,
+            Ended::OutOfMemory(_) => HandlerEnd::OutOfMemory,
+            Ended::TimedOut(_) => HandlerEnd::TimedOut,
+            Ended::NoResponse => HandlerEnd::NoResponse,
+            Ended::InstanceLimit(_) => HandlerEnd::Refused,
+            _ => HandlerEnd::Other,
+        },
+    }
+}
+
+impl Guest {
+    async fn fetch(
+        self,
+        request: http::Request<Body>,
+        hop: Hop,
+    ) -> Result<http::Response<Body>, FetchError> {
+        let authority = request.uri().authority().map(|a| normalise_host(a.as_str()));
+        let host = authority.ok_or_else(|| FetchError::BadRequest("a URL without a host".into()))?;
+        if self.is_own(&host, &hop) {
+            return self.fetch_own(request, host, hop).await;
+        }
+        let allow = &self.spec.fetch;
+        self.edge.outside.send(request, allow, &hop).await.map_err(from_origin)
+    }
+
+    /// Whether a host is the site's own. Where the site answers any host, only the one that this
+    /// request came to is.
+    fn is_own(&self, host: &str, hop: &Hop) -> bool {
+        host == hop.host
+            || self.site.site.domains.iter().any(|domain| match domain {
+                Domain::Exact(name) => host == name,
+                Domain::Wildcard(parent) => {
+                    host.strip_suffix(parent.as_str()).is_some_and(|sub| sub.ends_with('.'))
+                }
+                Domain::Any => false,
+            })
+    }
+
+    async fn fetch_own(
+        self,
+        request: http::Request<Body>,
+        host: String,
+        mut hop: Hop,
+    ) -> Result<http::Response<Body>, FetchError> {
+        let (parts, content) = request.into_parts();
+        let target = parts.uri.path_and_query().cloned();
+        let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let mut headers = parts.headers;
+        strip_hop_by_hop(&mut headers);
+        hop.host.clone_from(&host);
+        let has_content = has_content(&parts.method, &headers, &content);
+        let content = if has_content { content } else { body::empty() };
+        let (pool, policy) = self.behind(target.path())?;
+        let method = parts.method;
+        let request = Admitted { host, method, target, headers, has_content, hop };
+        let position = self.route.cache.position;
+        if matches!(position, CachePosition::Behind | CachePosition::Both) {
+            let answer = self.edge.through_cache(&self.site, &policy, pool, request, content).await;
+            return answer.map(Answer::into_response).map_err(from_edge);
+        }
+        origin_source::send(&pool, &request, content).await.map_err(from_edge)
+    }
+
+    /// Who answers the site's own URL behind the handler: the origin and the policy that visitors of
+    /// that path would get, so that a stored object is the same for both; where the path leads to a
+    /// handler, the origin of the route that is being served.
+    fn behind(
+        &self,
+        path: &str,
+    ) -> Result<(Arc<OriginPool>, Arc<verge_config::site::CachePolicy>), FetchError> {
+        if let Some(route) = self.site.routes.find(path)
+            && let Target::Origin(origin) = &route.target
+        {
+            let pool = pool(&self.site, &origin.name).map_err(from_edge)?;
+            return Ok((pool, Arc::clone(&route.cache)));
+        }
+        let pool = self.origin.clone().ok_or_else(|| {
+            let index = self.route.index;
+            FetchError::Refused(format!(
+                "routes[{index}] names no origin for its handler's fetches of the site"
+            ))
+        })?;
+        Ok((pool, Arc::clone(&self.route.cache)))
+    }
+}
+
+/// Whether a guest's request has content. Guests give every request a body to write to; for a method
+/// whose content has no meaning, only one that is announced counts.
+fn has_content(method: &Method, headers: &HeaderMap, content: &Body) -> bool {
+    use http_body::Body as _;
+    let announced = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
+    let meaningful = !(*method == Method::GET || *method == Method::HEAD);
+    (announced || meaningful) && !content.is_end_stream()
+}
+
+impl Answer {
+    fn into_response(self) -> http::Response<Body> {
+        let content = match self.content {
+            Content::Empty => body::empty(),
+            Content::Whole(bytes) => body::full(bytes),
+            Content::Stream(body) => body,
+        };
+        let mut response = http::Response::new(content);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+}
+
+fn from_edge(error: EdgeError) -> FetchError {
+    match error {
+        EdgeError::Origin(error) => from_origin(error),
+        EdgeError::Loop => FetchError::Loop,
+        other => FetchError::Internal(other.to_string()),
+    }
+}
+
+/// What a guest is told of an origin's failure.
+fn from_origin(error: OriginError) -> FetchError {
+    let text = error.to_string();
+    match error {
+        OriginError::DnsFailed { .. } | OriginError::DnsTimeout { .. } => FetchError::Dns(text),
+        OriginError::AddressForbidden { .. } | OriginError::HostNotAllowed { .. } => {
+            FetchError::Refused(text)
+        }
+        OriginError::ConnectionRefused { .. }
+        | OriginError::ConnectFailed { .. }
+        | OriginError::CertificateRefused { .. }
+        | OriginError::TlsFailed { .. }
+        | OriginError::Busy { .. } => FetchError::Connect(text),
+        OriginError::ConnectTimeout { .. }
+        | OriginError::FirstByteTimeout { .. }
+        | OriginError::BetweenBytesTimeout { .. } => FetchError::Timeout,
+        OriginError::ClosedEarly { .. }
+        | OriginError::Incomplete { .. }
+        | OriginError::HeadTooLarge
+        | OriginError::Protocol { .. } => FetchError::Protocol(text),
+        OriginError::RequestBody { .. } | OriginError::InvalidRequest { .. } => {
+            FetchError::BadRequest(text)
+        }
+        OriginError::LoopDetected => FetchError::Loop,
+    }
+}

@@ -1,0 +1,311 @@
+//! From an admitted request to its response: picks the way of a match, and puts the cache before and
+//! behind a handler. Knows no sockets and no protocol.
+
+mod explain;
+mod fast;
+mod fixed;
+mod guest;
+mod origin_source;
+mod record;
+
+pub use explain::ExplainError;
+pub use fast::FastHit;
+pub use record::Record;
+
+use crate::admit;
+use crate::body::Body;
+use crate::listen::Connection;
+use crate::origin::outgoing::is_loop;
+use crate::origin::{Hop, OriginPool, Outside};
+use crate::respond::{self, EdgeError};
+use crate::routing;
+use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use origin_source::OriginSource;
+use std::sync::Arc;
+use verge_cache::{Cache, Source};
+use verge_config::site::{CacheMode, CachePolicy, CachePosition, Route, Target};
+
+/// What requests are served with.
+pub struct Edge {
+    /// This edge's id, as `CDN-Loop` and `Via` carry it.
+    pub id: Arc<str>,
+    /// The sites in force.
+    pub snapshot: Arc<SnapshotCell>,
+    /// The cache.
+    pub cache: Cache,
+    /// The way to hosts outside the sites, for handlers.
+    pub outside: Arc<Outside>,
+}
+
+/// One request, as a front read it.
+pub struct Exchange {
+    /// The connection's facts.
+    pub connection: Arc<Connection>,
+    /// The method.
+    pub method: Method,
+    /// Path and query, raw.
+    pub target: PathAndQuery,
+    /// Host and port as the visitor wrote them.
+    pub authority: HeaderValue,
+    /// All fields as they came.
+    pub headers: HeaderMap,
+    /// The protocol.
+    pub version: Version,
+    /// Whether content follows.
+    pub has_content: bool,
+    /// The content.
+    pub content: Body,
+}
+
+/// One response, for a front to write.
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// All fields but the ones of the connection.
+    pub headers: HeaderMap,
+    /// The content; HEAD is the front's affair.
+    pub content: Content,
+    /// What is told of the request once it is done.
+    pub record: Record,
+}
+
+/// A response's content.
+pub enum Content {
+    /// None.
+    Empty,
+    /// All of it.
+    Whole(Bytes),
+    /// As it arrives.
+    Stream(Body),
+}
+
+/// A request that was admitted, on its way through the rooms; its content goes beside it.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// The normalised host.
+    pub host: String,
+    /// The method.
+    pub method: Method,
+    /// Path and query, raw.
+    pub target: PathAndQuery,
+    /// The fields that go on from here.
+    pub headers: HeaderMap,
+    /// Whether content follows.
+    pub has_content: bool,
+    /// What origins are told of the visitor.
+    pub hop: Hop,
+}
+
+/// A response before its record.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    content: Content,
+    outcome: Option<verge_cache::Outcome>,
+}
+
+impl Edge {
+    /// The origin pool that an upgrade request is for, when its route leads to an origin; any other
+    /// request for an upgrade is served as if it had not asked.
+    #[must_use]
+    pub fn upgrade_to(
+        &self,
+        connection: &Connection,
+        authority: &HeaderValue,
+        target: &PathAndQuery,
+        headers: &HeaderMap,
+    ) -> Option<Arc<OriginPool>> {
+        let host = admit::host_of(authority);
+        if connection.sni().is_some_and(|sni| !admit::is_for(sni, &host)) {
+            return None;
+        }
+        if is_loop(&Hop::loops_of(headers), &self.id) {
+            return None;
+        }
+        let snapshot = self.snapshot.load();
+        let found = routing::find(&snapshot, &host, target.path()).ok()?;
+        match &found.route.target {
+            Target::Origin(origin) => pool(found.site, &origin.name).ok(),
+            _ => None,
+        }
+    }
+
+    /// Serves one request. Never fails: an error is a response of ours.
+    pub async fn serve(self: Arc<Self>, exchange: Exchange) -> Reply {
+        let mut record = Record::start(&exchange);
+        let snapshot = self.snapshot.load_full();
+        match self.answer(&snapshot, exchange, &mut record).await {
+            Ok(answer) => {
+                record.answered(answer.status, answer.outcome);
+                let Answer { status, headers, content, .. } = answer;
+                Reply { status, headers, content, record }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "request failed");
+                record.failed(&error);
+                respond::error(&error, record)
+            }
+        }
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        snapshot: &Snapshot,
+        exchange: Exchange,
+        record: &mut Record,
+    ) -> Result<Answer, EdgeError> {
+        let (request, content) = admit::admit(&self.id, exchange)?;
+        let path = request.target.path();
+        let found = routing::find(snapshot, &request.host, path)
+            .map_err(|why| admit::no_route(why, snapshot, &request.host))?;
+        record.matched(found.site, found.route);
+        let (site, route) = (Arc::clone(found.site), Arc::clone(found.route));
+        match &route.target {
+            Target::Static(response) => Ok(fixed::response(response)),
+            Target::Redirect { to, status } => {
+                Ok(fixed::redirect(to, *status, &route.path, path, request.target.query()))
+            }
+            Target::Origin(origin) => {
+                let pool = pool(&site, &origin.name)?;
+                self.through_cache(&site, &route.cache, pool, request, content).await
+            }
+            Target::Handler { handler, origin } => {
+                let guest = guest::Guest::new(self, &site, &route, handler, origin.as_deref())?;
+                self.handled(&site, &route, guest, request, content).await
+            }
+        }
+    }
+
+    /// To an origin, through the cache where the request allows it.
+    async fn through_cache(
+        &self,
+        site: &Arc<SiteRuntime>,
+        policy: &Arc<CachePolicy>,
+        pool: Arc<OriginPool>,
+        request: Admitted,
+        content: Body,
+    ) -> Result<Answer, EdgeError> {
+        if cacheable(&request, policy) {
+            let source = OriginSource::new(pool, request.target.clone(), request.hop.clone());
+            return self.cached(site, policy, Arc::new(source), &request).await;
+        }
+        let response = origin_source::send(&pool, &request, content).await?;
+        Ok(self.passed(&request.key(site, policy), response, bypass_reason(&request)))
+    }
+
+    /// A handler's answer, with the cache before it where the route says so.
+    async fn handled(
+        &self,
+        site: &Arc<SiteRuntime>,
+        route: &Arc<Route>,
+        guest: guest::Guest,
+        request: Admitted,
+        content: Body,
+    ) -> Result<Answer, EdgeError> {
+        let before = matches!(route.cache.position, CachePosition::Before | CachePosition::Both);
+        if before && cacheable(&request, &route.cache) {
+            let source = guest.into_source(request.clone());
+            return self.cached(site, &route.cache, Arc::new(source), &request).await;
+        }
+        let response = guest.call(&request, content).await.map_err(EdgeError::Handler)?;
+        if before {
+            let key = request.key(site, &route.cache);
+            return Ok(self.passed(&key, response, bypass_reason(&request)));
+        }
+        Ok(Answer::passed(response))
+    }
+
+    async fn cached(
+        &self,
+        site: &Arc<SiteRuntime>,
+        policy: &Arc<CachePolicy>,
+        source: Arc<dyn Source>,
+        request: &Admitted,
+    ) -> Result<Answer, EdgeError> {
+        let response = self.cache.serve(request.key(site, policy), source).await?;
+        Ok(Answer {
+            status: response.status,
+            headers: response.headers,
+            content: match response.body {
+                verge_cache::Body::Empty => Content::Empty,
+                verge_cache::Body::Whole(bytes) => Content::Whole(bytes),
+                verge_cache::Body::Stream(stream) => Content::Stream(stream),
+            },
+            outcome: Some(response.outcome),
+        })
+    }
+
+    /// A response that went past the cache: what it invalidates (RFC 9111 section 4.4), and why.
+    fn passed(
+        &self,
+        key: &verge_cache::Request<'_>,
+        response: http::Response<Body>,
+        why: &str,
+    ) -> Answer {
+        let status = response.status();
+        if !key.method.is_safe() && (status.is_success() || status.is_redirection()) {
+            self.cache.invalidate(key, response.headers());
+        }
+        let mut answer = Answer::passed(response);
+        let text = format!("Verge; fwd={why}; fwd-status={}", status.as_u16());
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            answer.headers.append("cache-status", value);
+        }
+        answer.outcome = Some(verge_cache::Outcome::Bypass);
+        answer
+    }
+}
+
+impl Admitted {
+    /// The request as the cache sees it.
+    fn key<'a>(
+        &'a self,
+        site: &'a SiteRuntime,
+        policy: &'a Arc<CachePolicy>,
+    ) -> verge_cache::Request<'a> {
+        verge_cache::Request {
+            site: &site.name,
+            scheme: self.hop.scheme,
+            host: &self.host,
+            path: self.target.path(),
+            query: self.target.query(),
+            method: &self.method,
+            headers: &self.headers,
+            policy,
+        }
+    }
+}
+
+impl Answer {
+    fn passed(response: http::Response<Body>) -> Answer {
+        let (mut parts, body) = response.into_parts();
+        for name in ["cache-tag", "surrogate-key", "verge-cdn-cache-control"] {
+            parts.headers.remove(name);
+        }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            content: Content::Stream(body),
+            outcome: None,
+        }
+    }
+}
+
+/// Whether a request may be answered by the cache; a GET with content may not, since the content is
+/// no part of the key.
+fn cacheable(request: &Admitted, policy: &CachePolicy) -> bool {
+    let readable = request.method == Method::GET || request.method == Method::HEAD;
+    readable && !request.has_content && policy.mode != CacheMode::Bypass
+}
+
+fn bypass_reason(request: &Admitted) -> &'static str {
+    let readable = request.method == Method::GET || request.method == Method::HEAD;
+    if readable { "bypass" } else { "method" }
+}
+
+fn pool(site: &SiteRuntime, name: &str) -> Result<Arc<OriginPool>, EdgeError> {
+    site.origin(name).cloned().ok_or(EdgeError::Internal("a route's origin has no pool"))
+}

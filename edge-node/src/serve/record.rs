@@ -1,0 +1,136 @@
+//! What is told of one request once it is done: counters, and a line of the access log when somebody
+//! reads it.
+
+use super::Exchange;
+use crate::admit;
+use crate::listen::Connection;
+use crate::respond::EdgeError;
+use crate::snapshot::SiteRuntime;
+use crate::telemetry::{self, Access, InFlight};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode, Version};
+use std::sync::Arc;
+use std::time::Instant;
+use verge_cache::Outcome;
+use verge_config::site::Route;
+
+/// A request's record; told when it is dropped.
+pub struct Record {
+    started: Instant,
+    status: StatusCode,
+    outcome: Option<Outcome>,
+    bytes: u64,
+    line: Option<Box<Line>>,
+    _in_flight: InFlight,
+}
+
+/// What the access log wants besides; gathered only when it is read.
+struct Line {
+    connection: Arc<Connection>,
+    site: Option<Arc<str>>,
+    host: String,
+    method: Method,
+    target: PathAndQuery,
+    version: Version,
+    route: Option<usize>,
+}
+
+impl Record {
+    pub(super) fn start(exchange: &Exchange) -> Record {
+        let Exchange { connection, method, target, .. } = exchange;
+        let mut record = Record::begin(connection, method, target, exchange.version);
+        if let Some(line) = &mut record.line {
+            line.host = admit::host_of(&exchange.authority).into_owned();
+        }
+        record
+    }
+
+    pub(super) fn begin(
+        connection: &Arc<Connection>,
+        method: &Method,
+        target: &PathAndQuery,
+        version: Version,
+    ) -> Record {
+        let line = telemetry::access_enabled().then(|| {
+            Box::new(Line {
+                connection: Arc::clone(connection),
+                site: None,
+                host: String::new(),
+                method: method.clone(),
+                target: target.clone(),
+                version,
+                route: None,
+            })
+        });
+        let mut record = Record::bare(StatusCode::OK);
+        record.line = line;
+        record
+    }
+
+    /// The record of a request of which only the response is known.
+    #[must_use]
+    pub fn bare(status: StatusCode) -> Record {
+        let in_flight = telemetry::metrics().in_flight();
+        Record {
+            started: Instant::now(),
+            status,
+            outcome: None,
+            bytes: 0,
+            line: None,
+            _in_flight: in_flight,
+        }
+    }
+
+    pub(super) fn set_host(&mut self, host: &str) {
+        if let Some(line) = &mut self.line {
+            host.clone_into(&mut line.host);
+        }
+    }
+
+    pub(super) fn matched(&mut self, site: &Arc<SiteRuntime>, route: &Arc<Route>) {
+        if let Some(line) = &mut self.line {
+            line.site = Some(Arc::clone(&site.name));
+            line.route = Some(route.index);
+        }
+    }
+
+    pub(super) fn answered(&mut self, status: StatusCode, outcome: Option<Outcome>) {
+        self.status = status;
+        self.outcome = outcome;
+    }
+
+    pub(super) fn failed(&mut self, error: &EdgeError) {
+        self.status = error.status();
+    }
+
+    /// The response was sent, with so many bytes of content; whole or not.
+    pub fn done(mut self, bytes: u64, whole: bool) {
+        self.bytes = bytes;
+        if !whole {
+            tracing::debug!(bytes, "the response was cut short");
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        telemetry::metrics().request(self.status, self.outcome, self.bytes, duration);
+        if let Some(line) = &self.line {
+            telemetry::log_access(&Access {
+                client: line.connection.peer.ip(),
+                site: line.site.as_deref(),
+                host: &line.host,
+                method: line.method.as_str(),
+                path: line.target.path(),
+                version: line.version,
+                status: self.status.as_u16(),
+                bytes: self.bytes,
+                duration,
+                cache: self.outcome,
+                route: line.route,
+                tls: line.connection.tls.is_some(),
+            });
+        }
+    }
+}
