@@ -1,0 +1,37 @@
+//! Waiting for a condition, with a deadline and a name; never for a length of time.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// The longest that anything is waited for, unless a test says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives a value.
+///
+/// # Panics
+/// After [`DEADLINE`], naming `what` was waited for.
+pub async fn until<T, F, C>(what: &str, mut condition: C) -> T
+where
+    C: FnMut() -> F,
+    F: Future<Output = Option<T>>,
+{
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits for a future.
+///
+/// # Panics
+/// After [`DEADLINE`], naming `what` was waited for.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {DEADLINE:?} in vain: {what}"),
+    }
+}
