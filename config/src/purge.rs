@@ -183,21 +183,147 @@ fn split_host(value: &str) -> Option<(Option<String>, &str)> {
 }
 
 /// The one form of a host that keys and purges use: lower case, without a default port (80 and 443)
-/// and without a trailing dot (RFC 9110 section 4.2.3).
+/// and without a trailing dot (RFC 9110 section 4.2.3). Of a valid host, the form is its own form.
 #[must_use]
 pub fn normalise_host(host: &str) -> String {
-    let host = host.to_ascii_lowercase();
-    let host = host.strip_suffix(":80").or_else(|| host.strip_suffix(":443")).unwrap_or(&host);
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+    let (name, port) = split_port(host);
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    match port {
+        None | Some("" | "80" | "443") => name,
+        Some(port) => format!("{name}:{port}"),
+    }
+}
+
+/// The host and the port's digits. The colons of an IPv6 address belong to the host, whether it is in
+/// brackets or not.
+fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|b| b.is_ascii_digit())
+                && (name.ends_with(']') || !name.contains(':')) =>
+        {
             (name, Some(port))
         }
-        Some((name, "")) => (name, None),
         _ => (host, None),
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    match port {
-        Some(port) => format!("{name}:{port}"),
-        None => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parts(host: Option<&str>, path: &str, query: Option<&str>) -> Option<UrlParts> {
+        let owned = |text: &str| text.to_owned();
+        Some(UrlParts { host: host.map(owned), path: path.to_owned(), query: query.map(owned) })
+    }
+
+    #[test]
+    fn hosts_have_one_form() {
+        for (host, normal) in [
+            ("Shop.Example", "shop.example"),
+            ("shop.example.", "shop.example"),
+            ("shop.example:80", "shop.example"),
+            ("shop.example.:443", "shop.example"),
+            ("shop.example:8080", "shop.example:8080"),
+            ("shop.example:", "shop.example"),
+            ("[::1]", "[::1]"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]:8080", "[::1]:8080"),
+            ("[2001:DB8::443]", "[2001:db8::443]"),
+            ("2001:db8::443", "2001:db8::443"),
+            ("::80", "::80"),
+            ("127.0.0.1:443", "127.0.0.1"),
+            ("shop.example:8443", "shop.example:8443"),
+            ("shop.example:1443", "shop.example:1443"),
+            ("", ""),
+        ] {
+            assert_eq!(normalise_host(host), normal, "{host}");
+        }
+    }
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let host = Some("shop.example");
+        assert_eq!(UrlParts::parse("https://Shop.example/a?b=c"), parts(host, "/a", Some("b=c")));
+        assert_eq!(UrlParts::parse("http://shop.example:80/a"), parts(host, "/a", None));
+        assert_eq!(UrlParts::parse("HTTPS://shop.example"), parts(host, "/", None));
+        assert_eq!(UrlParts::parse("//shop.example/a#f"), parts(host, "/a", None));
+        assert_eq!(UrlParts::parse("shop.example/a?"), parts(host, "/a", Some("")));
+        assert_eq!(UrlParts::parse("https://shop.example?q"), parts(host, "/", Some("q")));
+        assert_eq!(UrlParts::parse("/a/B?c=d"), parts(None, "/a/B", Some("c=d")));
+        let six = Some("[::1]:8080");
+        assert_eq!(UrlParts::parse("http://[::1]:8080/a"), parts(six, "/a", None));
+        for odd in ["", "ftp://shop.example/", "https://", "https:///a", "https://u@shop.example/"]
+        {
+            assert_eq!(UrlParts::parse(odd), None, "{odd}");
+        }
+        let prefix = UrlParts::parse_prefix("https://shop.example/blog/?p=");
+        assert_eq!(prefix, parts(host, "/blog/?p=", None));
+    }
+
+    #[test]
+    fn every_fault_of_a_request_at_once() {
+        let request = PurgeRequest {
+            site: None,
+            mode: Mode::Hard,
+            selectors: vec![
+                Selector::Tag("assets".into()),
+                Selector::Url("ftp://x/".into()),
+                Selector::Tag("a b".into()),
+                Selector::Everything(false),
+                Selector::Host("http://shop.example".into()),
+                Selector::Prefix(String::new()),
+                Selector::Tag("x".repeat(MAX_SELECTOR_BYTES + 1)),
+                Selector::Everything(true),
+            ],
+        };
+        let faults = request.validate().unwrap_err();
+        let paths: Vec<_> = faults.0.iter().map(|fault| fault.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "selectors[1].url",
+                "selectors[2].tag",
+                "selectors[3].everything",
+                "selectors[4].host",
+                "selectors[5].prefix",
+                "selectors[6].tag"
+            ]
+        );
+        let none = PurgeRequest { selectors: vec![], ..request.clone() };
+        assert_eq!(none.validate().unwrap_err().0[0].path, "selectors");
+        let many = vec![Selector::Tag("a".into()); MAX_SELECTORS + 1];
+        let many = PurgeRequest { selectors: many, ..request };
+        assert!(many.validate().unwrap_err().to_string().contains("1001 selectors"));
+    }
+
+    #[test]
+    fn the_bodies_that_the_documentation_shows() {
+        let body = r#"{"site": "shop", "mode": "soft", "selectors": [
+            {"url": "https://shop.example/a.css"}, {"tag": "assets"},
+            {"prefix": "https://shop.example/blog/"}, {"host": "shop.example"},
+            {"everything": true}]}"#;
+        let request: PurgeRequest = serde_json::from_str(body).unwrap();
+        assert_eq!(request.validate(), Ok(()));
+        assert_eq!(request.mode, Mode::Soft);
+        assert_eq!(request.selectors.len(), 5);
+        assert!(serde_json::from_str::<PurgeRequest>(r#"{"selectors": [{"tags": "a"}]}"#).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn real_hosts_have_one_form(name in "[a-zA-Z0-9-]{1,9}(\\.[a-zA-Z]{1,5}){0,2}", port in 1_u16..) {
+            let normal = normalise_host(&format!("{name}.:{port}"));
+            prop_assert_eq!(normalise_host(&normal), normal.clone());
+            prop_assert_eq!(normalise_host(&format!("{}:{port}", name.to_uppercase())), normal);
+        }
+
+        #[test]
+        fn no_selector_panics(value in "\\PC{0,40}") {
+            let _ = normalise_host(&value);
+            let _ = UrlParts::parse(&value);
+            let _ = UrlParts::parse_prefix(&value);
+        }
     }
 }

@@ -58,3 +58,80 @@ impl PathPattern {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn captures<'p>(pattern: &str, path: &'p str) -> Option<Captures<'p>> {
+        PathPattern::new(pattern).captures(path)
+    }
+
+    /// The definition, in its slowest form.
+    fn naive(pattern: &[u8], path: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => path.is_empty(),
+            Some((b'*', rest)) => (0..=path.len()).any(|at| naive(rest, &path[at..])),
+            Some((byte, rest)) => {
+                path.first() == Some(byte) && naive(rest, path.get(1..).unwrap_or_default())
+            }
+        }
+    }
+
+    #[test]
+    fn what_stars_stand_for() {
+        assert_eq!(captures("/a", "/a"), Some(vec![]));
+        assert_eq!(captures("/a", "/ab"), None);
+        assert_eq!(captures("/a/*", "/a/"), Some(vec![""]));
+        assert_eq!(captures("/a/*", "/a/b/c"), Some(vec!["b/c"]));
+        assert_eq!(captures("/a/*", "/a"), None);
+        assert_eq!(captures("/*.css", "/x/a.css.css"), Some(vec!["x/a.css"]));
+        assert_eq!(captures("/*/x/*", "/a/x/b/x/c"), Some(vec!["a", "b/x/c"]));
+        assert_eq!(captures("/ab*ba", "/aba"), None);
+    }
+
+    #[test]
+    fn the_cost_grows_with_the_length_and_not_with_the_stars() {
+        // What would take a backtracking matcher 10^20 steps and more.
+        let pattern = "/*a*a*a*a*a*a*a*b";
+        let path = format!("/{}", "a".repeat(8_000));
+        let started = std::time::Instant::now();
+        for _ in 0..100 {
+            assert_eq!(captures(pattern, &path), None);
+        }
+        assert!(started.elapsed() < std::time::Duration::from_secs(2));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn it_matches_what_the_definition_matches(
+            pattern in "/[ab*/]{0,7}", path in "/[ab/]{0,9}",
+        ) {
+            let matched = naive(pattern.as_bytes(), path.as_bytes());
+            let found = PathPattern::new(&pattern);
+            prop_assert_eq!(found.matches(&path), matched);
+            prop_assert_eq!(found.captures(&path).is_some(), matched);
+        }
+
+        #[test]
+        fn captures_put_into_the_pattern_give_the_path(
+            pattern in "/[ab*/é]{0,9}", path in "/[ab/é]{0,12}",
+        ) {
+            if let Some(captures) = captures(&pattern, &path) {
+                let mut captures = captures.into_iter();
+                let rebuilt: String = pattern
+                    .chars()
+                    .map(|c| match c {
+                        '*' => captures.next().unwrap().to_owned(),
+                        other => other.to_string(),
+                    })
+                    .collect();
+                prop_assert_eq!(&rebuilt, &path);
+                prop_assert!(captures.next().is_none());
+            }
+        }
+    }
+}
