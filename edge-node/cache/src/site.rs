@@ -1,0 +1,143 @@
+//! What the cache knows of one site: its purges and its count of them. Reached from every stored entry
+//! without a map; may not touch the store.
+
+use crate::key::Key;
+use crate::object::{Epoch, StoredObject};
+use crate::purge_index::{PurgeIndex, Verdict};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use verge_config::Revision;
+use verge_config::purge::{Mode, Selector};
+
+/// One site.
+#[derive(Debug)]
+pub(crate) struct SiteState {
+    /// How many purges and flushes are in force; raised after the index has them.
+    applied: AtomicU64,
+    purged: RwLock<Purged>,
+    /// Epochs of the fills in flight and of the objects that they revalidate, each with its count.
+    in_flight: Mutex<BTreeMap<u64, usize>>,
+}
+
+#[derive(Debug)]
+struct Purged {
+    index: PurgeIndex,
+    epoch: Epoch,
+}
+
+/// Keeps the purges that a fill may still need; dropped with the fill.
+#[derive(Debug)]
+pub(crate) struct EpochGuard {
+    site: Arc<SiteState>,
+    applied: u64,
+}
+
+// === impl SiteState ===
+
+impl SiteState {
+    /// A site without purges, after `epoch`.
+    #[must_use]
+    pub(crate) fn new(revision: Revision) -> Arc<SiteState> {
+        let epoch = Epoch { applied: 0, revision };
+        Arc::new(SiteState {
+            applied: AtomicU64::new(0),
+            purged: RwLock::new(Purged { index: PurgeIndex::default(), epoch }),
+            in_flight: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    /// The epoch of what is asked of the source from now on.
+    #[must_use]
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.purged.read().epoch
+    }
+
+    /// The epoch, held against forgetting: `oldest` too, the epoch of an object that is revalidated.
+    #[must_use]
+    pub(crate) fn hold(self: &Arc<Self>, oldest: Option<u64>) -> (Epoch, EpochGuard) {
+        // The count is made under the index's lock, so that no sweep falls between reading and holding.
+        let purged = self.purged.read();
+        let epoch = purged.epoch;
+        let applied = oldest.map_or(epoch.applied, |oldest| oldest.min(epoch.applied));
+        *self.in_flight.lock().entry(applied).or_insert(0) += 1;
+        (epoch, EpochGuard { site: Arc::clone(self), applied })
+    }
+
+    /// What the site's purges mean for an object. Cheap when nothing was purged since it was last asked.
+    #[must_use]
+    pub(crate) fn verdict(&self, key: &Key, object: &StoredObject) -> Verdict {
+        let applied = self.applied.load(Ordering::Acquire);
+        if object.is_checked(applied) {
+            return Verdict::Alive;
+        }
+        // Everything up to `applied` is in the index by now, maybe more.
+        let verdict = self.purged.read().index.verdict(key, object);
+        if verdict == Verdict::Alive {
+            object.set_checked(applied);
+        }
+        verdict
+    }
+
+    /// Puts a purge in force: index first, then the count that makes lookups ask it again. Returns the
+    /// epoch that it begins.
+    pub(crate) fn purge(
+        &self,
+        selectors: &[Selector],
+        mode: Mode,
+        revision: Revision,
+        mono: u64,
+    ) -> Epoch {
+        let mut purged = self.purged.write();
+        let applied = purged.epoch.applied + 1;
+        purged.index.insert(selectors, mode, applied, mono);
+        self.raise(&mut purged, revision)
+    }
+
+    /// Everything up to now is dead.
+    pub(crate) fn flush(&self, revision: Revision) {
+        let mut purged = self.purged.write();
+        let applied = purged.epoch.applied + 1;
+        purged.index.clear_before(applied);
+        // History is another one now: its revisions need not be larger.
+        purged.epoch.revision = Revision::ZERO;
+        self.raise(&mut purged, revision);
+    }
+
+    fn raise(&self, purged: &mut Purged, revision: Revision) -> Epoch {
+        purged.epoch.applied += 1;
+        purged.epoch.revision = purged.epoch.revision.max(revision);
+        self.applied.store(purged.epoch.applied, Ordering::Release);
+        purged.epoch
+    }
+
+    /// The oldest epoch of a fill in flight.
+    #[must_use]
+    pub(crate) fn oldest_in_flight(&self) -> Option<u64> {
+        self.in_flight.lock().keys().next().copied()
+    }
+
+    /// Forgets the purges that nothing is old enough for.
+    pub(crate) fn forget_until(&self, oldest: u64) {
+        self.purged.write().index.forget_until(oldest);
+    }
+
+    /// How many selectors are kept.
+    #[must_use]
+    pub(crate) fn selectors(&self) -> usize {
+        self.purged.read().index.len()
+    }
+}
+
+impl Drop for EpochGuard {
+    fn drop(&mut self) {
+        let mut in_flight = self.site.in_flight.lock();
+        if let Some(count) = in_flight.get_mut(&self.applied) {
+            *count -= 1;
+            if *count == 0 {
+                in_flight.remove(&self.applied);
+            }
+        }
+    }
+}
