@@ -1,0 +1,126 @@
+//! HTTP to commands and back: the only room that names statuses. Every request passes the guard,
+//! which knows the endpoint's row of the table, before a handler sees it.
+
+mod blobs;
+mod edges;
+mod feed;
+mod guard;
+mod meta;
+mod openapi;
+mod problem;
+mod purges;
+mod request;
+mod sites;
+mod tokens;
+
+pub(crate) use guard::Peer;
+pub(crate) use problem::Failure;
+
+use crate::auth::{Buckets, ENDPOINTS, Endpoint};
+use crate::blobs::Blobs;
+use crate::fleet::Fleet;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use verge_config::process::control::ControlConfig;
+
+/// Streams that read from the store at a time; the rest wait their turn.
+const CATCHING_UP: usize = 4;
+/// Failed authentications of one address: this many at once, one more a second.
+const FAILURES: f64 = 60.0;
+
+/// What the handlers share.
+pub(crate) struct App {
+    pub(crate) config: ControlConfig,
+    pub(crate) store: Arc<Store>,
+    pub(crate) blobs: Blobs,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) metrics: Metrics,
+    /// Ends feeds and waits, so that the server can drain.
+    pub(crate) shutdown: CancellationToken,
+    failures: Buckets<IpAddr>,
+    purge_rate: Buckets<String>,
+    catching_up: Semaphore,
+    openapi: bytes::Bytes,
+}
+
+// === impl App ===
+
+impl App {
+    pub(crate) fn new(
+        config: ControlConfig,
+        store: Store,
+        blobs: Blobs,
+        shutdown: CancellationToken,
+    ) -> App {
+        let rate = config.purge_rate;
+        App {
+            purge_rate: Buckets::new(f64::from(rate.per_second), f64::from(rate.burst)),
+            failures: Buckets::new(1.0, FAILURES),
+            catching_up: Semaphore::new(CATCHING_UP),
+            openapi: openapi::document(),
+            config,
+            store: Arc::new(store),
+            blobs,
+            fleet: Arc::new(Fleet::default()),
+            metrics: Metrics::new(),
+            shutdown,
+        }
+    }
+}
+
+/// The API.
+pub(crate) fn router(app: &Arc<App>) -> Router {
+    let mut router = Router::new();
+    for spec in ENDPOINTS {
+        let guarded =
+            handler(spec.endpoint).layer(from_fn_with_state((app.clone(), spec), guard::guard));
+        router = router.route(spec.path, guarded);
+    }
+    router
+        .fallback(problem::no_such_path)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::panicked))
+        .with_state(app.clone())
+}
+
+fn handler(endpoint: Endpoint) -> MethodRouter<Arc<App>> {
+    use MethodFilter as M;
+    match endpoint {
+        Endpoint::Health => on(M::GET, meta::health),
+        Endpoint::Ready => on(M::GET, meta::ready),
+        Endpoint::Metrics => on(M::GET, meta::metrics),
+        Endpoint::OpenApi => on(M::GET, meta::openapi),
+        Endpoint::UploadVersion => on(M::POST, sites::upload),
+        Endpoint::ListVersions => on(M::GET, sites::versions),
+        Endpoint::GetVersion => on(M::GET, sites::version),
+        Endpoint::ListSites => on(M::GET, sites::list),
+        Endpoint::GetSite => on(M::GET, sites::get),
+        Endpoint::RemoveSite => on(M::DELETE, sites::remove),
+        Endpoint::Activate => on(M::PUT, sites::activate),
+        Endpoint::Rollback => on(M::POST, sites::rollback),
+        Endpoint::PutBlob => on(M::PUT, blobs::put),
+        Endpoint::HeadBlob => on(M::HEAD, blobs::head),
+        Endpoint::GetBlob => on(M::GET, blobs::get),
+        Endpoint::Purge => on(M::POST, purges::create),
+        Endpoint::ListPurges => on(M::GET, purges::list),
+        Endpoint::GetPurge => on(M::GET, purges::get),
+        Endpoint::Enrol => on(M::POST, edges::enrol),
+        Endpoint::ListEdges => on(M::GET, edges::list),
+        Endpoint::RemoveEdge => on(M::DELETE, edges::remove),
+        Endpoint::Report => on(M::POST, edges::report),
+        Endpoint::Feed => on(M::GET, feed::stream),
+        Endpoint::CreateToken => on(M::POST, tokens::create),
+        Endpoint::ListTokens => on(M::GET, tokens::list),
+        Endpoint::RevokeToken => on(M::DELETE, tokens::revoke),
+        Endpoint::CreateTenant => on(M::POST, tokens::create_tenant),
+        Endpoint::ListTenants => on(M::GET, tokens::tenants),
+        Endpoint::Audit => on(M::GET, meta::audit),
+    }
+}

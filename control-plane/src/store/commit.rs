@@ -1,0 +1,235 @@
+//! Commits a command: decide, write under the next revision, make it durable, and only then make it
+//! true in memory, publish it and answer.
+
+use super::load::{load, parsed};
+use super::read::feed_line;
+use super::write::{json, signed, write};
+use super::{CommitError, Store, StoreError, Writer};
+use crate::state::{Actor, Command, Decision, Outcome, SecretHash, decide};
+use bytes::Bytes;
+use sqlx::{Connection, Row, SqliteConnection};
+use std::sync::Arc;
+use verge_config::Revision;
+
+/// How long an idempotency key is remembered: 24 hours.
+const KEY_LIFETIME_MS: u64 = 24 * 3_600 * 1_000;
+/// The most keys remembered; the oldest go first.
+const MAX_KEYS: i64 = 100_000;
+/// Old keys are dropped when this many commits have passed.
+const KEY_SWEEP_EVERY: u64 = 256;
+
+/// A caller's idempotency key and what it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Idempotency {
+    pub(crate) key: String,
+    /// SHA-256 of method, path, query and body.
+    pub(crate) fingerprint: SecretHash,
+}
+
+/// A command that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pub(crate) outcome: Outcome,
+    /// The key was seen before, and this is its outcome of then.
+    pub(crate) replayed: bool,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Commits `command`. It runs on a task of its own: a caller that goes away in the middle cannot
+    /// part what is durable from what is in memory.
+    ///
+    /// # Errors
+    /// The command is refused, its key stands for another request, or the store fails; in all three
+    /// nothing has changed, save that a store failure during the commit itself may leave it in doubt.
+    pub(crate) async fn commit(
+        self: &Arc<Self>,
+        actor: Actor,
+        key: Option<Idempotency>,
+        command: Command,
+        now_ms: u64,
+    ) -> Result<Committed, CommitError> {
+        let store = self.clone();
+        let task =
+            tokio::spawn(
+                async move { store.commit_here(&actor, key.as_ref(), &command, now_ms).await },
+            );
+        match task.await {
+            Ok(result) => result,
+            Err(error) => Err(StoreError::Corrupt(format!("the commit ended: {error}")).into()),
+        }
+    }
+
+    async fn commit_here(
+        &self,
+        actor: &Actor,
+        key: Option<&Idempotency>,
+        command: &Command,
+        now_ms: u64,
+    ) -> Result<Committed, CommitError> {
+        let mut writer = self.writer.lock().await;
+        self.settle(&mut writer).await?;
+        if let Some(key) = key
+            && let Some(outcome) = seen(&mut writer.connection, actor, key, now_ms).await?
+        {
+            return Ok(Committed { outcome, replayed: true });
+        }
+        let decision = decide(&self.state.read(), actor, command, now_ms)?;
+        let committed = Committed { outcome: decision.outcome.clone(), replayed: false };
+        if decision.changes.is_empty() && key.is_none() {
+            return Ok(committed);
+        }
+        // Until the transaction is known to have ended, what is in memory may be behind the disk.
+        writer.in_doubt = true;
+        let lines = match self.transact(&mut writer.connection, actor, key, &decision, now_ms).await
+        {
+            Ok(lines) => lines,
+            Err(error) if error.is_full() => return Err(CommitError::Full),
+            Err(error) => return Err(error.into()),
+        };
+        let head = {
+            let mut state = self.state.write();
+            decision.changes.iter().for_each(|change| state.apply(change));
+            state.revision
+        };
+        writer.in_doubt = false;
+        self.publisher.publish(lines, head);
+        Ok(committed)
+    }
+
+    /// Reads the state anew after a commit that ended in doubt.
+    async fn settle(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        if !writer.in_doubt {
+            return Ok(());
+        }
+        let state = load(&mut writer.connection).await?;
+        let head = state.revision;
+        *self.state.write() = state;
+        writer.in_doubt = false;
+        // Streams read what they have missed from the store.
+        self.publisher.reset(head);
+        Ok(())
+    }
+
+    /// One transaction with everything that belongs together: the revision, the changes, the audit
+    /// row and the idempotency key.
+    async fn transact(
+        &self,
+        connection: &mut SqliteConnection,
+        actor: &Actor,
+        key: Option<&Idempotency>,
+        decision: &Decision,
+        now_ms: u64,
+    ) -> Result<Vec<(Revision, Bytes)>, StoreError> {
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let c = &mut *transaction;
+        let mut head = None;
+        let mut lines = Vec::new();
+        for change in &decision.changes {
+            write(c, change).await?;
+            if let Some(revision) = change.revision() {
+                head = Some(revision);
+                lines.push((revision, feed_line(c, change).await?));
+            }
+        }
+        if let Some(revision) = head {
+            let taken = i64::try_from(lines.len()).unwrap_or(i64::MAX);
+            // The counter must stand just before: otherwise memory and disk have parted.
+            let done = sqlx::query("UPDATE head SET revision = ? WHERE revision = ?")
+                .bind(signed(revision.0))
+                .bind(signed(revision.0).saturating_sub(taken))
+                .execute(&mut *c)
+                .await?;
+            if done.rows_affected() != 1 {
+                return Err(StoreError::Corrupt(format!("revision {revision} is not the next")));
+            }
+        }
+        audit(c, actor, decision, now_ms).await?;
+        if let Some(key) = key {
+            remember(c, actor, key, &decision.outcome, now_ms).await?;
+        }
+        transaction.commit().await?;
+        Ok(lines)
+    }
+}
+
+async fn audit(
+    c: &mut SqliteConnection,
+    actor: &Actor,
+    decision: &Decision,
+    now_ms: u64,
+) -> Result<(), StoreError> {
+    let Some((action, target)) = &decision.audit else { return Ok(()) };
+    sqlx::query(
+        "INSERT INTO audit (at_ms, revision, tenant, actor, actor_id, action, target)
+         VALUES (?, (SELECT revision FROM head), ?, ?, ?, ?, ?)",
+    )
+    .bind(signed(now_ms))
+    .bind(&actor.tenant)
+    .bind(&actor.name)
+    .bind(&actor.id)
+    .bind(action)
+    .bind(target)
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+async fn seen(
+    c: &mut SqliteConnection,
+    actor: &Actor,
+    key: &Idempotency,
+    now_ms: u64,
+) -> Result<Option<Outcome>, CommitError> {
+    let row = sqlx::query(
+        "SELECT fingerprint, outcome FROM idempotency
+         WHERE tenant = ? AND key = ? AND created_ms > ?",
+    )
+    .bind(&actor.tenant)
+    .bind(&key.key)
+    .bind(signed(now_ms.saturating_sub(KEY_LIFETIME_MS)))
+    .fetch_optional(c)
+    .await
+    .map_err(StoreError::from)?;
+    let Some(row) = row else { return Ok(None) };
+    let fingerprint: Vec<u8> = row.try_get("fingerprint").map_err(StoreError::from)?;
+    if fingerprint != key.fingerprint {
+        return Err(CommitError::KeyReused);
+    }
+    Ok(Some(parsed(&row, "outcome")?))
+}
+
+async fn remember(
+    c: &mut SqliteConnection,
+    actor: &Actor,
+    key: &Idempotency,
+    outcome: &Outcome,
+    now_ms: u64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, outcome, created_ms)
+         VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(&actor.tenant)
+    .bind(&key.key)
+    .bind(key.fingerprint.as_slice())
+    .bind(json(outcome)?)
+    .bind(signed(now_ms))
+    .execute(&mut *c)
+    .await?;
+    if now_ms % KEY_SWEEP_EVERY == 0 {
+        sqlx::query("DELETE FROM idempotency WHERE created_ms <= ?")
+            .bind(signed(now_ms.saturating_sub(KEY_LIFETIME_MS)))
+            .execute(&mut *c)
+            .await?;
+        sqlx::query(
+            "DELETE FROM idempotency WHERE created_ms <= coalesce((SELECT created_ms
+             FROM idempotency ORDER BY created_ms DESC LIMIT 1 OFFSET ?), -1)",
+        )
+        .bind(MAX_KEYS)
+        .execute(c)
+        .await?;
+    }
+    Ok(())
+}
