@@ -1,0 +1,157 @@
+//! Which site and which route a request is for, and where a redirect leads. Pure: values in, values
+//! out; may not know sockets, the cache or the sandbox.
+
+mod redirect;
+
+use crate::snapshot::{SiteRuntime, Snapshot};
+use ahash::RandomState;
+use std::collections::HashMap;
+use std::sync::Arc;
+use verge_config::site::{Captures, PathPattern, Route};
+
+pub use redirect::location;
+
+/// A request's site and route.
+#[derive(Debug, Clone, Copy)]
+pub struct Match<'s> {
+    /// The site.
+    pub site: &'s Arc<SiteRuntime>,
+    /// The first of its routes that holds the path.
+    pub route: &'s Arc<Route>,
+}
+
+/// Why a request has no route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum NoRoute {
+    /// No site answers the host.
+    #[error("no site answers this host")]
+    Host,
+    /// The site has no route for the path.
+    #[error("the site has no route for this path")]
+    Path,
+}
+
+/// A site's routes, compiled: the same answers as trying each in order, in less time.
+#[derive(Debug)]
+pub struct Router {
+    routes: Vec<Arc<Route>>,
+    /// The first route of each pattern without a star.
+    exact: HashMap<Box<str>, usize, RandomState>,
+    /// Patterns with stars whose literal start holds a whole first segment, by that segment.
+    by_segment: HashMap<Box<str>, Vec<Starred>, RandomState>,
+    /// Patterns with stars that may match under any first segment.
+    anywhere: Vec<Starred>,
+}
+
+/// A pattern with a star and its place in the order.
+#[derive(Debug)]
+struct Starred {
+    index: usize,
+    test: Test,
+}
+
+#[derive(Debug)]
+enum Test {
+    /// Literal text and one star at the end.
+    Prefix(Box<str>),
+    /// Anything else.
+    Pattern(PathPattern),
+}
+
+/// The site and the route of a request.
+///
+/// # Errors
+/// Why it has none.
+pub fn find<'s>(snapshot: &'s Snapshot, host: &str, path: &str) -> Result<Match<'s>, NoRoute> {
+    let site = snapshot.site_for(host).ok_or(NoRoute::Host)?;
+    let route = site.routes.find(path).ok_or(NoRoute::Path)?;
+    Ok(Match { site, route })
+}
+
+// === impl Match ===
+
+impl Match<'_> {
+    /// What the stars of the route's pattern stand for in `path`; computed only when asked for.
+    #[must_use]
+    pub fn captures<'p>(&self, path: &'p str) -> Captures<'p> {
+        self.route.path.captures(path).unwrap_or_default()
+    }
+}
+
+// === impl Router ===
+
+impl Router {
+    /// Compiles routes; their order is their precedence.
+    #[must_use]
+    pub fn new(routes: Vec<Arc<Route>>) -> Router {
+        let mut exact = HashMap::default();
+        let mut by_segment: HashMap<Box<str>, Vec<Starred>, RandomState> = HashMap::default();
+        let mut anywhere = Vec::new();
+        for (index, route) in routes.iter().enumerate() {
+            let text = route.path.as_str();
+            let Some((literal, rest)) = text.split_once('*') else {
+                exact.entry(text.into()).or_insert(index);
+                continue;
+            };
+            let test = if rest.is_empty() {
+                Test::Prefix(literal.into())
+            } else {
+                Test::Pattern(route.path.clone())
+            };
+            let starred = Starred { index, test };
+            match whole_segment(literal) {
+                Some(segment) => by_segment.entry(segment.into()).or_default().push(starred),
+                None => anywhere.push(starred),
+            }
+        }
+        Router { routes, exact, by_segment, anywhere }
+    }
+
+    /// The first route, in order, whose pattern holds the path.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<&Arc<Route>> {
+        let mut best = self.exact.get(path).copied().unwrap_or(usize::MAX);
+        if !self.by_segment.is_empty() {
+            let under = whole_segment(path).and_then(|segment| self.by_segment.get(segment));
+            best = first(under.map_or(&[], Vec::as_slice), path, best);
+        }
+        best = first(&self.anywhere, path, best);
+        self.routes.get(best)
+    }
+
+    /// All routes, in order.
+    #[must_use]
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+}
+
+// === impl Starred ===
+
+impl Starred {
+    fn holds(&self, path: &str) -> bool {
+        match &self.test {
+            Test::Prefix(prefix) => path.starts_with(&**prefix),
+            Test::Pattern(pattern) => pattern.matches(path),
+        }
+    }
+}
+
+/// The lowest index below `best` of a pattern that holds the path, or `best`.
+fn first(starred: &[Starred], path: &str, best: usize) -> usize {
+    starred
+        .iter()
+        .take_while(|starred| starred.index < best)
+        .find(|starred| starred.holds(path))
+        .map_or(best, |starred| starred.index)
+}
+
+/// `assets` of `/assets/…`: the first segment when a slash ends it, so that text that begins so can
+/// only match paths that begin so.
+fn whole_segment(text: &str) -> Option<&str> {
+    let (segment, _) = text.strip_prefix('/')?.split_once('/')?;
+    Some(segment)
+}
+
+#[cfg(test)]
+mod tests;

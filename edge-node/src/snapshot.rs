@@ -1,0 +1,184 @@
+//! What the edge serves at one revision: every site with what it needs at run time, found by host.
+//! Immutable once made; may not do I/O, and is swapped whole so that a change never splits a request.
+
+use crate::origin::OriginPool;
+use crate::routing::Router;
+use ahash::RandomState;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use verge_config::Revision;
+use verge_config::site::{Domain, Site};
+use verge_handlers::Handler;
+
+/// Where the snapshot in force is found, lock-free; an exchange loads it once and keeps it.
+pub type SnapshotCell = arc_swap::ArcSwap<Snapshot>;
+
+type ByName = HashMap<Box<str>, Arc<SiteRuntime>, RandomState>;
+
+/// All sites at one revision.
+#[derive(Default)]
+pub struct Snapshot {
+    /// Everything up to here is in it.
+    pub revision: Revision,
+    /// Every site by its name.
+    pub sites: BTreeMap<Arc<str>, Arc<SiteRuntime>>,
+    exact: ByName,
+    below: ByName,
+    any: Option<Arc<SiteRuntime>>,
+}
+
+/// A site with what it needs at run time.
+pub struct SiteRuntime {
+    /// The site as it was validated.
+    pub site: Arc<Site>,
+    /// Its name: the cache's namespace.
+    pub name: Arc<str>,
+    /// The version active; 0 in standalone mode.
+    pub version: u64,
+    /// The revision that it came with.
+    pub revision: Revision,
+    /// SHA-256 of the document, in hexadecimal.
+    pub digest: Arc<str>,
+    /// Its routes, compiled.
+    pub routes: Router,
+    /// A pool for each origin, by name.
+    pub origins: HashMap<String, Arc<OriginPool>, RandomState>,
+    /// Each handler, ready to be called, by name.
+    pub handlers: HashMap<String, Arc<Handler>, RandomState>,
+}
+
+/// What a site's runtime is made of.
+pub struct Parts {
+    /// The site as it was validated.
+    pub site: Arc<Site>,
+    /// The version active.
+    pub version: u64,
+    /// The revision that it came with.
+    pub revision: Revision,
+    /// SHA-256 of the document, in hexadecimal.
+    pub digest: Arc<str>,
+    /// A pool for each origin, by name.
+    pub origins: HashMap<String, Arc<OriginPool>, RandomState>,
+    /// Each handler, by name.
+    pub handlers: HashMap<String, Arc<Handler>, RandomState>,
+}
+
+// === impl SiteRuntime ===
+
+impl SiteRuntime {
+    /// A runtime from its parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> SiteRuntime {
+        SiteRuntime {
+            name: Arc::clone(&parts.site.name),
+            routes: Router::new(parts.site.routes.clone()),
+            site: parts.site,
+            version: parts.version,
+            revision: parts.revision,
+            digest: parts.digest,
+            origins: parts.origins,
+            handlers: parts.handlers,
+        }
+    }
+
+    /// The pool of an origin of this site.
+    #[must_use]
+    pub fn origin(&self, name: &str) -> Option<&Arc<OriginPool>> {
+        self.origins.get(name)
+    }
+
+    /// A handler of this site.
+    #[must_use]
+    pub fn handler(&self, name: &str) -> Option<&Arc<Handler>> {
+        self.handlers.get(name)
+    }
+}
+
+impl fmt::Debug for SiteRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SiteRuntime")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// A snapshot of these sites. Where two claim one domain, the one with the higher revision has
+    /// it: the control plane gave it away after it was the other's.
+    #[must_use]
+    pub fn new(
+        revision: Revision,
+        runtimes: impl IntoIterator<Item = Arc<SiteRuntime>>,
+    ) -> Snapshot {
+        let mut runtimes: Vec<_> = runtimes.into_iter().collect();
+        runtimes.sort_by(|a, b| (a.revision, &a.name).cmp(&(b.revision, &b.name)));
+        let mut snapshot = Snapshot { revision, ..Snapshot::default() };
+        for runtime in runtimes {
+            for domain in &runtime.site.domains {
+                let runtime = Arc::clone(&runtime);
+                match domain {
+                    Domain::Exact(name) => {
+                        snapshot.exact.insert(name.as_str().into(), runtime);
+                    }
+                    Domain::Wildcard(name) => {
+                        snapshot.below.insert(name.as_str().into(), runtime);
+                    }
+                    Domain::Any => snapshot.any = Some(runtime),
+                }
+            }
+            snapshot.sites.insert(Arc::clone(&runtime.name), runtime);
+        }
+        snapshot
+    }
+
+    /// The site that answers a normalised host, with or without a port: an exact domain before a
+    /// wildcard, a longer wildcard before a shorter one, any host last. Allocates nothing.
+    #[must_use]
+    pub fn site_for(&self, normalised_host: &str) -> Option<&Arc<SiteRuntime>> {
+        let name = without_port(normalised_host);
+        if let Some(found) = self.exact.get(name) {
+            return Some(found);
+        }
+        if !self.below.is_empty() {
+            let mut rest = name;
+            while let Some((_, parent)) = rest.split_once('.') {
+                if let Some(found) = self.below.get(parent) {
+                    return Some(found);
+                }
+                rest = parent;
+            }
+        }
+        self.any.as_ref()
+    }
+
+    /// A site by its name.
+    #[must_use]
+    pub fn site(&self, name: &str) -> Option<&Arc<SiteRuntime>> {
+        self.sites.get(name)
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("revision", &self.revision)
+            .field("sites", &self.sites.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The name of a host without its port; an IPv6 literal keeps its brackets.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests;
