@@ -8,9 +8,11 @@ Uses the standard library alone.
 """
 
 import argparse
+import grp
 import http.client
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -184,7 +186,10 @@ def start_nginx(folder, origin):
     port = free_port()
     config = folder / "nginx.conf"
     text = (ROOT / "bench" / "nginx.conf").read_text()
-    config.write_text(text.format(folder=folder, origin=origin.address, port=port))
+    # A worker of root's nginx would run as nobody, who may not write into the folder.
+    user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    text = text.format(folder=folder, origin=origin.address, port=port, user=user, group=group)
+    config.write_text(text)
     arguments = [nginx, "-c", config, "-p", folder, "-e", folder / "nginx-error.log"]
     return Peer("nginx", folder, arguments, port)
 

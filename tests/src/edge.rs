@@ -48,12 +48,20 @@ impl Edge {
     /// # Panics
     /// When it does not come up.
     pub async fn join(control: &Control, name: &str) -> Edge {
+        Edge::join_with(control, name, "allow_private_origins = true\n").await
+    }
+
+    /// An edge of a control plane, with these lines in its `edge.toml`.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn join_with(control: &Control, name: &str, lines: &str) -> Edge {
         let folder = TempDir::new().unwrap();
         let token = control.join_token().await;
         let state = folder.path().join("state");
         let config = format!(
             "name = {name:?}\ncontrol = \"http://{}\"\njoin_token = {token:?}\n\
-             state_dir = {state:?}\nadmin = \"127.0.0.1:0\"\nallow_private_origins = true\n\n\
+             state_dir = {state:?}\nadmin = \"127.0.0.1:0\"\n{lines}\n\
              [listen]\nhttp = [\"127.0.0.1:0\"]\n",
             control.address
         );

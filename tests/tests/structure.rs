@@ -59,7 +59,7 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "edge-node/src/admit",
-        &["crate::serve", "crate::origin", "crate::control_link"],
+        &["crate::front", "crate::control_link", "verge_cache", "verge_handlers", "tokio"],
         "admission judges a request and answers nothing",
     ),
     (
