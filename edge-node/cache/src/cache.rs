@@ -300,17 +300,13 @@ fn same_origin(reference: &str, request: &Request<'_>) -> Option<(String, Option
 impl Inner {
     /// The state of a site, made when it is first asked for.
     pub(crate) fn site(&self, name: &Arc<str>) -> Arc<SiteState> {
-        match self.sites.read().get(name) {
-            Some(site) => Arc::clone(site),
-            None => self.add_site(Arc::clone(name)),
-        }
+        let known = self.sites.read().get(name).cloned();
+        known.unwrap_or_else(|| self.add_site(Arc::clone(name)))
     }
 
     fn site_named(&self, name: &str) -> Arc<SiteState> {
-        match self.sites.read().get(name) {
-            Some(site) => Arc::clone(site),
-            None => self.add_site(name.into()),
-        }
+        let known = self.sites.read().get(name).cloned();
+        known.unwrap_or_else(|| self.add_site(name.into()))
     }
 
     fn add_site(&self, name: Arc<str>) -> Arc<SiteState> {

@@ -195,7 +195,9 @@ impl Job {
             },
             Some(reason) => {
                 self.inner.note(reason);
-                self.drop_stale();
+                if !for_one_visitor(reason) {
+                    self.drop_stale();
+                }
             }
         }
         (self.site.verdict(&self.fill.key, &object) != Verdict::Dead).then_some(object)
@@ -263,7 +265,8 @@ impl Job {
     async fn receive(self, exchange: Exchange) {
         let head = self.head(&exchange);
         let status = head.status;
-        if !head.stored && status.is_success() {
+        let personal = head.judgement.refused.is_some_and(for_one_visitor);
+        if !head.stored && status.is_success() && !personal {
             self.drop_stale();
         }
         if !head.stored {
@@ -340,9 +343,11 @@ impl Job {
         let mut received = 0;
         loop {
             let frame = tokio::select! {
+                // The last reader's leaving comes first: a body nobody reads may be endless and always
+                // ready.
                 biased;
-                frame = body.frame() => frame,
                 () = self.fill.deserted(), if !storing => return Ok(false),
+                frame = body.frame() => frame,
             };
             let data = match frame {
                 None => break,
@@ -397,6 +402,11 @@ impl Job {
             self.inner.note(NotStored::Purged);
         }
     }
+}
+
+/// Whether it is the request that keeps a response out of the store: what is stored for others stays.
+fn for_one_visitor(reason: NotStored) -> bool {
+    matches!(reason, NotStored::Authorization | NotStored::Cookie)
 }
 
 /// `If-None-Match` and `If-Modified-Since` of ours; whether there was anything to send.

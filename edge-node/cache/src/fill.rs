@@ -91,6 +91,8 @@ struct Buffer {
     kept: bool,
     end: Option<Result<(), BodyError>>,
     readers: Vec<Option<Place>>,
+    /// Places in `readers` that are vacant.
+    vacant: Vec<usize>,
     present: usize,
 }
 
@@ -129,18 +131,21 @@ impl Fill {
         })
     }
 
-    /// Whether a request of `epoch` that selects like `headers` may join.
+    /// Whether a request of `epoch` that selects like `headers` may join. One that was `asked_anew` by
+    /// its visitor takes only what the source has not answered yet.
     pub(crate) fn takes(
         &self,
         key: &KeyRef<'_>,
         headers: &HeaderMap,
         epoch: u64,
         hint: Option<&Selection>,
+        asked_anew: bool,
     ) -> bool {
         if !self.collapses || self.is_doomed() || self.epoch() != epoch || !self.key.is(key) {
             return false;
         }
         match &*self.progress.borrow() {
+            Progress::Head(_) | Progress::Object(..) if asked_anew => false,
             Progress::Waiting => hint.is_none_or(|hint| hint.matches(&self.request)),
             Progress::Head(head) => head.takes(headers) && self.is_whole(),
             Progress::Object(object, _) => object.selected_by(headers),
@@ -182,17 +187,11 @@ impl Fill {
             chunk.unread += 1;
         }
         let place = Place { next: buffer.first, ..Place::default() };
-        let free = buffer.readers.iter().position(Option::is_none);
-        let slot = match free.and_then(|slot| Some((slot, buffer.readers.get_mut(slot)?))) {
-            Some((slot, vacant)) => {
-                *vacant = Some(place);
-                slot
-            }
-            None => {
-                buffer.readers.push(Some(place));
-                buffer.readers.len() - 1
-            }
-        };
+        let slot = buffer.vacant.pop().unwrap_or(buffer.readers.len());
+        match buffer.readers.get_mut(slot) {
+            Some(vacant) => *vacant = Some(place),
+            None => buffer.readers.push(Some(place)),
+        }
         Reader { fill: Arc::clone(self), slot }
     }
 
@@ -383,6 +382,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut buffer = self.fill.buffer.lock();
         let place = buffer.readers.get_mut(self.slot).and_then(Option::take);
+        buffer.vacant.push(self.slot);
         if let Some(place) = place.filter(|place| !place.cut) {
             buffer.present -= 1;
             buffer.release(place.next);

@@ -195,14 +195,10 @@ impl Inner {
     ) -> Joined {
         let site = self.site(ask.request.site);
         self.flights.with(ask.hash, |flights| {
-            if !background && need.forward != Forward::Request {
+            let anew = need.forward == Forward::Request;
+            if !anew {
                 let again = lookup(&self.store, ask, self.settings.clock.mono());
-                let same = match (&again, &need.stale) {
-                    (Lookup::Miss { .. }, None) => true,
-                    (Lookup::Revalidate { object, .. }, Some(stale)) => Arc::ptr_eq(object, stale),
-                    _ => false,
-                };
-                if !same {
+                if !need.still_is(&again, background) {
                     return Joined::Stored(again);
                 }
             }
@@ -212,7 +208,7 @@ impl Inner {
             if need.collapse {
                 let headers = ask.request.headers;
                 let takes =
-                    |fill: &&Arc<Fill>| fill.takes(&ask.key, headers, epoch.applied, hint.as_ref());
+                    |fill: &&Arc<Fill>| fill.takes(&ask.key, headers, epoch.applied, hint.as_ref(), anew);
                 if let Some(fill) = flights.fills().iter().find(takes) {
                     return Joined::Follower(fill.reader());
                 }
@@ -399,6 +395,18 @@ impl Inner {
             Forward::UriMiss | Forward::VaryMiss | Forward::Stale => Outcome::Miss,
         };
         Ok(Response { status: answer.status, headers, body, outcome })
+    }
+}
+
+impl Need {
+    /// Whether the store still has just what made the need.
+    fn still_is(&self, found: &Lookup, background: bool) -> bool {
+        match (found, &self.stale) {
+            (Lookup::Miss { .. }, None) => true,
+            (Lookup::Revalidate { object, .. }, Some(stale)) => Arc::ptr_eq(object, stale),
+            (Lookup::Stale { object, .. }, Some(stale)) => background && Arc::ptr_eq(object, stale),
+            _ => false,
+        }
     }
 }
 

@@ -1,0 +1,315 @@
+//! Purges: what each selector reaches, and that no fill, however it is interleaved, brings back what a
+//! purge was for.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use bytes::Bytes;
+use common::{Bench, Scripted, read, reply, tapped};
+use futures::FutureExt;
+use http::Method;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Semaphore;
+use verge_config::purge::Selector;
+use verge_config::site::{CachePolicy, QueryKey};
+use verge_config::{Mode, Revision};
+
+fn url(value: &str) -> Selector {
+    Selector::Url(value.into())
+}
+
+fn tagged() -> Arc<Scripted> {
+    Scripted::new(|_, request| {
+        let foo = request.headers.get("foo").map_or("-", |v| v.to_str().unwrap()).to_owned();
+        let fields = [
+            ("cache-control", "max-age=100"),
+            ("vary", "foo"),
+            ("cache-tag", "Assets, css"),
+            ("surrogate-key", "k1 k2"),
+        ];
+        reply(200, &fields, foo)
+    })
+}
+
+#[tokio::test]
+async fn every_selector_reaches_what_it_names_and_nothing_else() {
+    let cases = [
+        (url("https://shop.example/blog/a?x=1"), vec!["/blog/a?x=1"]),
+        (url("http://SHOP.example:80/blog/a?x=1"), vec!["/blog/a?x=1"]),
+        (url("/blog/a"), vec!["/blog/a"]),
+        (url("https://other.example/blog/a"), vec![]),
+        (Selector::Prefix("/blog/".into()), vec!["/blog/a", "/blog/a?x=1", "/blog/b/c"]),
+        (Selector::Prefix("/blog/a".into()), vec!["/blog/a", "/blog/a?x=1"]),
+        (Selector::Prefix("/blog/a?x".into()), vec!["/blog/a?x=1"]),
+        (
+            Selector::Prefix("https://shop.example/bl".into()),
+            vec!["/blog/a", "/blog/a?x=1", "/blog/b/c"],
+        ),
+        (
+            Selector::Prefix("https://shop.example".into()),
+            vec!["/blog/a", "/blog/a?x=1", "/blog/b/c", "/x"],
+        ),
+        (Selector::Prefix("https://other.example/".into()), vec![]),
+        (Selector::Host("Shop.Example".into()), vec!["/blog/a", "/blog/a?x=1", "/blog/b/c", "/x"]),
+        (Selector::Host("other.example".into()), vec![]),
+        (Selector::Tag("ASSETS".into()), vec!["/blog/a", "/blog/a?x=1", "/blog/b/c", "/x"]),
+        (Selector::Tag("k2".into()), vec!["/blog/a", "/blog/a?x=1", "/blog/b/c", "/x"]),
+        (Selector::Tag("k3".into()), vec![]),
+        (Selector::Everything(true), vec!["/blog/a", "/blog/a?x=1", "/blog/b/c", "/x"]),
+    ];
+    for (selector, expected) in cases {
+        let bench = Bench::new();
+        let source = tagged();
+        let all = ["/blog/a", "/blog/a?x=1", "/blog/b/c", "/x"];
+        for target in all {
+            for foo in ["1", "2"] {
+                bench.ok(target, &[("foo", foo)], &source).await;
+            }
+        }
+        let matched = bench.hard(1, selector.clone());
+        assert_eq!(matched, 2 * expected.len() as u64, "{selector:?}");
+        let before = source.count();
+        for target in all {
+            for foo in ["1", "2"] {
+                let fetches = source.count();
+                bench.ok(target, &[("foo", foo)], &source).await;
+                let gone = source.count() > fetches;
+                assert_eq!(gone, expected.contains(&target), "{selector:?} {target} {foo}");
+            }
+        }
+        assert_eq!(source.count() - before, 2 * expected.len());
+        // What was fetched after it is not touched by it; repeating it is a purge anew.
+        assert!(all.iter().all(|target| {
+            let request = common::headers(&[("foo", "1")]);
+            bench.cache.hit(&bench.request(&Method::GET, target, &request)).is_some()
+        }));
+    }
+}
+
+#[tokio::test]
+async fn a_url_purge_reaches_every_copy_under_any_query_policy() {
+    let names = || vec!["a".to_owned()];
+    for (query, stored, purged, reached) in [
+        (QueryKey::Ignore, "/p?x=1", "/p", true),
+        (QueryKey::Ignore, "/p?x=1", "/p?x=2", true),
+        (QueryKey::Sort, "/p?b=1&a=2", "/p?a=2&b=1", true),
+        (QueryKey::Sort, "/p?b=1&a=2", "/p?a=2", false),
+        (QueryKey::Include(names()), "/p?b=1&a=2", "/p?a=2&c=3", true),
+        (QueryKey::Include(names()), "/p?b=1&a=2", "/p?a=3", false),
+        (QueryKey::Exclude(names()), "/p?b=1&a=2", "/p?b=1&a=7", true),
+        (QueryKey::Exclude(names()), "/p?b=1&a=2", "/p?b=2", false),
+        (QueryKey::All, "/p?b=1&a=2", "/p?b=1&a=2", true),
+        (QueryKey::All, "/p?b=1&a=2", "/p?a=2&b=1", false),
+        (QueryKey::All, "/p?b=1", "/p", false),
+    ] {
+        let bench = Bench::policy(CachePolicy { query: query.clone(), ..CachePolicy::default() });
+        bench.ok(stored, &[], &tagged()).await;
+        assert!(bench.hits(stored));
+        assert_eq!(bench.hard(1, url(purged)), u64::from(reached), "{query:?} {stored} {purged}");
+        assert_eq!(bench.hits(stored), !reached, "{query:?} {stored} {purged}");
+    }
+}
+
+#[tokio::test]
+async fn sites_do_not_touch_each_other_and_a_flush_touches_all() {
+    let bench = Bench::new();
+    bench.ok("/a", &[], &tagged()).await;
+    let mut purge = verge_config::purge::Purge {
+        revision: Revision(9),
+        site: "other".into(),
+        selectors: vec![Selector::Everything(true)],
+        mode: Mode::Hard,
+    };
+    assert_eq!(bench.cache.purge(&purge), 0);
+    assert!(bench.hits("/a"));
+    bench.cache.flush(Revision(2));
+    assert!(!bench.hits("/a"));
+    bench.ok("/a", &[], &tagged()).await;
+    assert!(bench.hits("/a"), "revisions below those of the lost history count");
+    purge.site = "shop".into();
+    purge.revision = Revision(3);
+    assert_eq!(bench.cache.purge(&purge), 1);
+    assert!(!bench.hits("/a"));
+}
+
+#[tokio::test]
+async fn the_index_forgets_what_nothing_is_old_enough_for() {
+    let bench = Bench::new();
+    let source = tagged();
+    for n in 0..500 {
+        bench.hard(n + 1, url(&format!("/gone/{n}")));
+    }
+    assert!(bench.cache.stats().selectors <= 1, "{:?}", bench.cache.stats());
+    // An object keeps the purges that came after it.
+    bench.ok("/a", &[], &source).await;
+    for n in 0..50 {
+        bench.hard(n + 1000, url(&format!("/gone/{n}")));
+    }
+    assert!(bench.cache.stats().selectors >= 50);
+    assert!(bench.hits("/a"));
+    bench.hard(2000, url("/a"));
+    assert!(bench.cache.stats().selectors <= 1);
+}
+
+#[tokio::test]
+async fn too_many_selectors_purge_everything() {
+    let bench = Bench::new();
+    bench.ok("/a", &[], &tagged()).await;
+    let many = |n: usize| (0..n).map(|i| url(&format!("/gone/{i}"))).collect::<Vec<_>>();
+    bench.purge(1, Mode::Hard, &many(100_000));
+    assert!(bench.hits("/a"), "for control");
+    bench.purge(2, Mode::Hard, &many(100_002));
+    assert!(!bench.hits("/a"));
+}
+
+/// Where the source is held while the purge comes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Held {
+    BeforeHead,
+    MidBody,
+    On304,
+}
+
+/// The origin's truth is a number; a purge follows each change of it. Whatever is interleaved, a GET
+/// that begins after the purge has returned may not see an older number.
+/// Returns how often one did.
+async fn race(held: Held, iterations: usize, selector: Option<Selector>) -> usize {
+    let mut leaks = 0;
+    let bench = Arc::new(Bench::new());
+    let truth = Arc::new(AtomicU64::new(0));
+    let gate = Arc::new(Semaphore::new(0));
+    let asked = Arc::new(Semaphore::new(0));
+    let taps = Arc::new(Mutex::new(Vec::new()));
+    let source = {
+        let (truth, gate, asked) = (Arc::clone(&truth), Arc::clone(&gate), Arc::clone(&asked));
+        let taps = Arc::clone(&taps);
+        Scripted::later(move |_, request| {
+            let (truth, gate, asked) = (Arc::clone(&truth), Arc::clone(&gate), Arc::clone(&asked));
+            let taps = Arc::clone(&taps);
+            async move {
+                // What it is when the origin reads it, not when the answer gets through.
+                let now = truth.load(Ordering::SeqCst);
+                let tag = format!("\"{now}\"");
+                let fields =
+                    [("cache-control", "max-age=1"), ("etag", tag.as_str()), ("cache-tag", "t")];
+                asked.add_permits(1);
+                let confirmed = request.headers.get("if-none-match").is_some_and(|t| *t == *tag);
+                if held != Held::MidBody {
+                    gate.acquire().await.unwrap().forget();
+                }
+                if confirmed {
+                    return reply(304, &fields, "");
+                }
+                let mut answer = reply(200, &fields, now.to_string())?;
+                if held == Held::MidBody {
+                    let (tap, body) = tapped();
+                    taps.lock().push((tap, now));
+                    answer.body = body;
+                }
+                Ok(answer)
+            }
+            .boxed()
+        })
+    };
+    let release = |count: usize| {
+        gate.add_permits(count);
+        for (tap, value) in taps.lock().drain(..) {
+            let text = value.to_string();
+            let (a, b) = text.split_at(text.len() / 2);
+            for part in [a, b] {
+                drop(tap.send(Ok(Bytes::copy_from_slice(part.as_bytes()))));
+            }
+        }
+    };
+    for n in 1..=iterations {
+        if held == Held::On304 {
+            // Something stored and stale, which the origin would confirm.
+            let get = tokio::spawn({
+                let (bench, source) = (Arc::clone(&bench), Arc::clone(&source));
+                async move { bench.ok("/a", &[], &source).await }
+            });
+            gate.add_permits(4);
+            get.await.unwrap();
+            while gate.forget_permits(100) > 0 {}
+            while asked.forget_permits(100) > 0 {}
+            bench.advance(2);
+        }
+        let old = tokio::spawn({
+            let (bench, source) = (Arc::clone(&bench), Arc::clone(&source));
+            async move {
+                let response = bench.serve(Method::GET, "/a", &[], &source).await.unwrap();
+                read(response).await.unwrap()
+            }
+        });
+        // The origin has read its truth and is held.
+        asked.acquire().await.unwrap().forget();
+        if held == Held::MidBody {
+            common::until("the head is in", || !taps.lock().is_empty()).await;
+        }
+        truth.store(n as u64, Ordering::SeqCst);
+        if let Some(selector) = &selector {
+            bench.hard(n as u64, selector.clone());
+        }
+        // The next one begins after the purge: it must not join, and not find, what was before.
+        let next = tokio::spawn({
+            let (bench, source) = (Arc::clone(&bench), Arc::clone(&source));
+            async move {
+                let response = bench.serve(Method::GET, "/a", &[], &source).await.unwrap();
+                read(response).await.unwrap()
+            }
+        });
+        if n % 2 == 0 && selector.is_some() {
+            asked.acquire().await.unwrap().forget();
+        }
+        while !(old.is_finished() && next.is_finished()) {
+            release(1);
+            tokio::task::yield_now().await;
+        }
+        old.await.unwrap();
+        let seen: u64 = next.await.unwrap().text().parse().unwrap();
+        leaks += usize::from(seen < n as u64);
+        while gate.forget_permits(100) > 0 {}
+        while asked.forget_permits(100) > 0 {}
+        // What is stored now is of after the purge too.
+        let after = tokio::spawn({
+            let (bench, source) = (Arc::clone(&bench), Arc::clone(&source));
+            async move { bench.ok("/a", &[], &source).await }
+        });
+        while !after.is_finished() {
+            release(1);
+            tokio::task::yield_now().await;
+        }
+        let seen: u64 = after.await.unwrap().text().parse().unwrap();
+        leaks += usize::from(seen < n as u64);
+        while gate.forget_permits(100) > 0 {}
+        while asked.forget_permits(100) > 0 {}
+        bench.advance(2);
+        bench.hard(n as u64, url("/a"));
+    }
+    leaks
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_before_the_header_section_wins() {
+    assert_eq!(race(Held::BeforeHead, 1000, Some(url("/a"))).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_in_mid_body_wins() {
+    assert_eq!(race(Held::MidBody, 1000, Some(Selector::Tag("t".into()))).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_during_a_revalidation_wins_over_its_304() {
+    assert_eq!(race(Held::On304, 1000, Some(Selector::Prefix("/".into()))).await, 0);
+}
+
+/// For control: without the purge each race does show what is old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_purge_every_race_is_lost() {
+    for held in [Held::BeforeHead, Held::MidBody, Held::On304] {
+        assert!(race(held, 20, None).await > 0, "{held:?}");
+    }
+}
