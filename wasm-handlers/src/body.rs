@@ -77,6 +77,9 @@ fn poll_content(
 /// What a guest that has ended wrote and nobody has read yet: two chunks and trailers at most. None
 /// when it is not the whole.
 fn drain(mut content: HyperOutgoingBody, running: &mut Running) -> Option<VecDeque<Frame<Bytes>>> {
+    if running.was_stopped() {
+        return None;
+    }
     let mut frames = VecDeque::new();
     let mut context = Context::from_waker(Waker::noop());
     let mut is_dropped = false;
@@ -170,6 +173,9 @@ impl http_body::Body for Streaming {
         let mut is_waiting = false;
         loop {
             let Some(running) = this.running.as_mut() else { return Poll::Ready(None) };
+            if running.was_stopped() {
+                return this.fail(Ended::Incomplete);
+            }
             match poll_content(&mut this.content, context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let (Some(left), Some(data)) = (this.left.as_mut(), frame.data_ref()) {

@@ -10,10 +10,10 @@ use http_body_util::BodyExt;
 use verge_config::site::HandlerLimits;
 use wasmtime::Store;
 use wasmtime::component::Resource;
+use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
-use wasmtime_wasi_http::WasiHttpView;
 
 use crate::Body;
 use crate::body;

@@ -20,8 +20,7 @@ use crate::settings::limits;
 
 /// The call of a guest's handler. It gives the store back, so that what the guest left in it can be
 /// told from what went away with it.
-pub(crate) type Guest =
-    Pin<Box<dyn Future<Output = (Store<State>, wasmtime::Result<()>)> + Send>>;
+pub(crate) type Guest = Pin<Box<dyn Future<Output = (Store<State>, wasmtime::Result<()>)> + Send>>;
 
 /// A running guest. Dropping it stops the guest.
 pub(crate) struct Running {
@@ -80,6 +79,12 @@ impl Running {
     /// How the guest failed, when it did.
     pub(crate) fn failure(&self) -> Option<&Ended> {
         self.failed.as_ref()
+    }
+
+    /// Whether the guest was stopped, and everything it held went away with it: its content seems to
+    /// end then, and does not.
+    pub(crate) fn was_stopped(&self) -> bool {
+        matches!(self.failed, Some(Ended::TimedOut(_)))
     }
 
     /// Gives up what an ended guest left in its store.
@@ -146,7 +151,11 @@ impl Running {
         } else if error.is::<PoolConcurrencyLimitError>() {
             Ended::InstanceLimit(self.call.max_instances())
         } else if error.is::<FieldMapError>() {
-            Ended::HeadTooLarge(format!("{} (limit {} bytes)", error.root_cause(), limits::FIELDS_BYTES))
+            Ended::HeadTooLarge(format!(
+                "{} (limit {} bytes)",
+                error.root_cause(),
+                limits::FIELDS_BYTES
+            ))
         } else {
             let reason = match error.downcast_ref::<Trap>() {
                 Some(trap) => trap.to_string(),

@@ -139,10 +139,7 @@ fn signal_name(signal: i32) -> Option<Cause> {
 }
 
 /// Writes, reads and waits, all at once: the child may answer before it has read everything.
-async fn talk(
-    child: &mut Child,
-    component: Bytes,
-) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+async fn talk(child: &mut Child, component: Bytes) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let write = async {
         if let Some(mut stdin) = stdin {

@@ -58,9 +58,8 @@ impl WasiHttpHooks for Hooks {
             }
             return Box::new(std::future::ready(Err(Error::ConnectionLimitReached)));
         }
-        let turns = self
-            .turns
-            .get_or_insert_with(|| Arc::new(Semaphore::new(limits::CONCURRENT_FETCHES)));
+        let turns =
+            self.turns.get_or_insert_with(|| Arc::new(Semaphore::new(limits::CONCURRENT_FETCHES)));
         let turns = Arc::clone(turns);
         Box::new(async move {
             // Held until the head is there and no longer: a guest that keeps bodies unread must not

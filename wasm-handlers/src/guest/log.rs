@@ -27,12 +27,7 @@ pub(super) struct Log {
 
 impl Log {
     /// Takes what a guest writes and gives the lines that are whole.
-    pub(super) fn write(
-        &mut self,
-        stream: LogStream,
-        bytes: &[u8],
-        emit: &mut dyn FnMut(LogLine),
-    ) {
+    pub(super) fn write(&mut self, stream: LogStream, bytes: &[u8], emit: &mut dyn FnMut(LogLine)) {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         if self.is_cut {
             return;
@@ -57,8 +52,7 @@ impl Log {
         if kept.len() < bytes.len() {
             self.is_cut = true;
             self.finish(emit);
-            let message =
-                format!("log truncated: a request may write {} bytes", limits::LOG_BYTES);
+            let message = format!("log truncated: a request may write {} bytes", limits::LOG_BYTES);
             emit(LogLine { stream: LogStream::Host, message });
         }
     }
@@ -81,12 +75,7 @@ impl Log {
 }
 
 /// Adds to an unfinished line, and gives the pieces of it that are full.
-fn append(
-    buffer: &mut Vec<u8>,
-    mut text: &[u8],
-    stream: LogStream,
-    emit: &mut dyn FnMut(LogLine),
-) {
+fn append(buffer: &mut Vec<u8>, mut text: &[u8], stream: LogStream, emit: &mut dyn FnMut(LogLine)) {
     loop {
         let room = limits::LOG_LINE_BYTES - buffer.len();
         let Some((fits, rest)) = text.split_at_checked(room).filter(|(_, rest)| !rest.is_empty())
@@ -152,9 +141,7 @@ impl OutputStream for LogPipe {
 
 // Written out, because the trait is made by `async_trait`: always ready.
 impl Pollable for LogPipe {
-    fn ready<'life, 'future>(
-        &'life mut self,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'future>>
+    fn ready<'life, 'future>(&'life mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'future>>
     where
         'life: 'future,
         Self: 'future,

@@ -15,8 +15,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 pub(crate) use call::Call;
-pub(crate) use fetch::broken;
 use fetch::Hooks;
+pub(crate) use fetch::broken;
 use limiter::Limiter;
 use log::LogPipe;
 

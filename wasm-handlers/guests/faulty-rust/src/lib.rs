@@ -126,7 +126,7 @@ fn log_flood(out: ResponseOutparam) {
 }
 
 fn log_line(out: ResponseOutparam) {
-    println!("{}", "y".repeat(100_000));
+    println!("{}", "y".repeat(20_000));
     eprintln!("to the other stream");
     print!("without an end");
     let _ = std::io::stdout().flush();

@@ -1,0 +1,168 @@
+//! What the tests of the sandbox share: a sandbox with the compiler child of this build, the guests
+//! that `make guests` built, and a host that records everything.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty, Full};
+use parking_lot::Mutex;
+use tokio::sync::{OnceCell, watch};
+use verge_config::site::{ComponentRef, Handler as Spec, HandlerLimits};
+use verge_handlers::{
+    Body, CompilerCommand, Component, End, Ended, FetchError, Handler, Host, LogLine, LogStream,
+    Sandbox, SandboxSettings, Usage,
+};
+
+/// The settings of a sandbox whose artefacts are in this folder.
+pub fn settings(folder: impl Into<PathBuf>) -> SandboxSettings {
+    let program = env!("CARGO_BIN_EXE_verge-compile").into();
+    SandboxSettings::new(folder, CompilerCommand { program, args: Vec::new() })
+}
+
+/// The sandbox that the tests of one binary share. Its artefacts stay from run to run.
+pub fn sandbox() -> &'static Sandbox {
+    static SANDBOX: std::sync::OnceLock<Sandbox> = std::sync::OnceLock::new();
+    SANDBOX.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("artefacts");
+        Sandbox::new(settings(folder)).unwrap()
+    })
+}
+
+/// The bytes of a guest.
+pub fn guest(name: &str) -> Bytes {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("guests/build/{name}.wasm"));
+    let bytes = std::fs::read(&path);
+    bytes.unwrap_or_else(|_| panic!("{} is not built: run `make guests`", path.display())).into()
+}
+
+/// A guest, ready in the shared sandbox.
+pub async fn component(name: &str) -> Arc<Component> {
+    static READY: OnceCell<Mutex<BTreeMap<String, Arc<Component>>>> = OnceCell::const_new();
+    let ready = READY.get_or_init(async || Mutex::default()).await;
+    if let Some(component) = ready.lock().get(name) {
+        return Arc::clone(component);
+    }
+    let component = sandbox().load(guest(name)).await.unwrap();
+    ready.lock().insert(name.to_owned(), Arc::clone(&component));
+    component
+}
+
+/// What a site says of a handler.
+pub fn spec(limits: HandlerLimits, env: &[(&str, &str)]) -> Arc<Spec> {
+    Arc::new(Spec {
+        name: "handler".into(),
+        component: ComponentRef::Digest(String::new()),
+        limits,
+        env: env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        fetch: Vec::new(),
+    })
+}
+
+/// A handler from a guest, with these limits.
+pub async fn handler(name: &str, limits: HandlerLimits) -> Handler {
+    Handler::new(component(name).await, "site".into(), spec(limits, &[]))
+}
+
+/// Limits in which a test of something else has room.
+pub fn roomy() -> HandlerLimits {
+    HandlerLimits { cpu: Duration::from_secs(5), ..HandlerLimits::default() }
+}
+
+/// A GET without content.
+pub fn get(path: &str) -> Request<Body> {
+    let uri = format!("http://site.test{path}");
+    Request::get(uri).body(empty()).unwrap()
+}
+
+/// No content.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// This content.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The whole content as text.
+pub async fn text(response: Response<Body>) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+type Origin =
+    dyn Fn(Request<Body>) -> BoxFuture<'static, Result<Response<Body>, FetchError>> + Send + Sync;
+
+/// A host that records, and fetches from a scripted origin.
+pub struct Recorder {
+    origin: Box<Origin>,
+    lines: Mutex<Vec<LogLine>>,
+    end: watch::Sender<Option<(End, Usage)>>,
+}
+
+impl Recorder {
+    /// One whose origin answers 200 with the path.
+    pub fn new() -> Arc<Recorder> {
+        Recorder::with(|request| {
+            let path = request.uri().path().to_owned();
+            Box::pin(async move { Ok(Response::new(full(format!("origin's {path}")))) })
+        })
+    }
+
+    /// One with this origin.
+    pub fn with(
+        origin: impl Fn(Request<Body>) -> BoxFuture<'static, Result<Response<Body>, FetchError>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Arc<Recorder> {
+        let (end, _) = watch::channel(None);
+        Arc::new(Recorder { origin: Box::new(origin), lines: Mutex::default(), end })
+    }
+
+    /// The messages of a stream.
+    pub fn lines(&self, stream: LogStream) -> Vec<String> {
+        let lines = self.lines.lock();
+        lines.iter().filter(|l| l.stream == stream).map(|l| l.message.clone()).collect()
+    }
+
+    /// How the request ended, once it has.
+    pub async fn end(&self) -> (End, Usage) {
+        let mut end = self.end.subscribe();
+        let end = tokio::time::timeout(Duration::from_secs(60), end.wait_for(Option::is_some));
+        end.await.expect("the request has not ended").unwrap().clone().unwrap()
+    }
+}
+
+impl Host for Recorder {
+    fn fetch(
+        &self,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Result<Response<Body>, FetchError>> {
+        (self.origin)(request)
+    }
+
+    fn log(&self, line: LogLine) {
+        self.lines.lock().push(line);
+    }
+
+    fn ended(&self, end: &End, usage: &Usage) {
+        let before = self.end.send_replace(Some((end.clone(), *usage)));
+        assert!(before.is_none(), "a request ends once, but {before:?} came before {end:?}");
+    }
+}
+
+/// Calls a path and gives how it failed, which must be the same for the caller and for the host.
+pub async fn failure(handler: &Handler, path: &str) -> (Ended, Arc<Recorder>) {
+    let host = Recorder::new();
+    let ended = handler.call(get(path), host.clone()).await.expect_err("it must fail");
+    assert_eq!(host.end().await.0, End::Failed(ended.clone()));
+    (ended, host)
+}
