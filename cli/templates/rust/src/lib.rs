@@ -1,0 +1,22 @@
+//! A handler: it answers every request with a greeting, and lets a cache keep it where `?ttl=` says
+//! for how many seconds.
+
+use wstd::http::{Body, Error, Request, Response};
+
+#[wstd::http_server]
+async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
+    let greeting = std::env::var("GREETING").unwrap_or_else(|_| "Hello".to_owned());
+    let text = format!("{greeting} from {}\n", request.uri().path());
+    let mut response = Response::builder().header("content-type", "text/plain; charset=utf-8");
+    if let Some(seconds) = ttl(request.uri().query()) {
+        response = response
+            .header("cache-control", format!("public, max-age={seconds}"))
+            .header("cache-tag", "greetings");
+    }
+    Ok(response.body(text.into())?)
+}
+
+/// The number of seconds in `?ttl=60`.
+fn ttl(query: Option<&str>) -> Option<u32> {
+    query?.split('&').find_map(|pair| pair.strip_prefix("ttl="))?.parse().ok()
+}
