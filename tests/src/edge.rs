@@ -56,14 +56,20 @@ impl Edge {
     /// # Panics
     /// When it does not come up.
     pub async fn join_with(control: &Control, name: &str, lines: &str) -> Edge {
+        Edge::join_at(control.address, &control.join_token().await, name, lines).await
+    }
+
+    /// An edge of a control plane that need not be there yet.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn join_at(control: SocketAddr, token: &str, name: &str, lines: &str) -> Edge {
         let folder = TempDir::new().unwrap();
-        let token = control.join_token().await;
         let state = folder.path().join("state");
         let config = format!(
-            "name = {name:?}\ncontrol = \"http://{}\"\njoin_token = {token:?}\n\
+            "name = {name:?}\ncontrol = \"http://{control}\"\njoin_token = {token:?}\n\
              state_dir = {state:?}\nadmin = \"127.0.0.1:0\"\n{lines}\n\
-             [listen]\nhttp = [\"127.0.0.1:0\"]\n",
-            control.address
+             [listen]\nhttp = [\"127.0.0.1:0\"]\n"
         );
         let path = folder.path().join("edge.toml");
         fs::write(&path, config).unwrap();
