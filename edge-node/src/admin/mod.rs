@@ -6,6 +6,8 @@ mod problem;
 mod purge_body;
 mod purges;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use futures::future::BoxFuture;
 use serde_json::Value;

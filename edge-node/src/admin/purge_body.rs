@@ -33,11 +33,6 @@ pub(super) fn parse(bytes: &[u8]) -> Result<PurgeRequest, BodyError> {
         selectors: selectors(&fields, &mut faults),
         mode: mode(&fields, &mut faults),
     };
-    // The rules of the values themselves, unless what could not be read would repeat as missing.
-    let unread = faults.0.iter().any(|fault| fault.path.starts_with("selectors"));
-    if let (false, Err(more)) = (unread, request.validate()) {
-        faults.0.extend(more.0);
-    }
     faults.or(request).map_err(BodyError::Invalid)
 }
 
@@ -67,23 +62,38 @@ fn selectors(fields: &Map<String, Value>, faults: &mut Faults) -> Vec<Selector> 
             faults.add("selectors", "must be a list");
             return Vec::new();
         }
-        None => return Vec::new(),
-    };
-    if values.len() > MAX_SELECTORS {
-        faults.add(
-            "selectors",
-            format!("{} selectors; at most {MAX_SELECTORS} in one purge", values.len()),
-        );
-        return Vec::new();
-    }
-    let read = |(index, value): (usize, &Value)| match serde_json::from_value(value.clone()) {
-        Ok(selector) => Some(selector),
-        Err(error) => {
-            faults.add(format!("selectors[{index}]"), error.to_string());
-            None
+        None => {
+            faults.add("selectors", "at least one selector is needed");
+            return Vec::new();
         }
     };
+    if values.is_empty() || values.len() > MAX_SELECTORS {
+        let count = values.len();
+        faults.add("selectors", format!("{count} selectors; 1 to {MAX_SELECTORS} in one purge"));
+        return Vec::new();
+    }
+    let read = |(index, value): (usize, &Value)| selector(index, value, faults);
     values.iter().enumerate().filter_map(read).collect()
+}
+
+/// One selector by the vocabulary's own rules, its faults under its place in the list.
+fn selector(index: usize, value: &Value, faults: &mut Faults) -> Option<Selector> {
+    let place = format!("selectors[{index}]");
+    let selector: Selector = match serde_json::from_value(value.clone()) {
+        Ok(selector) => selector,
+        Err(error) => {
+            faults.add(place, error.to_string());
+            return None;
+        }
+    };
+    let alone =
+        PurgeRequest { site: None, selectors: vec![selector.clone()], mode: Mode::default() };
+    if let Err(found) = alone.validate() {
+        for fault in found.0 {
+            faults.add(fault.path.replacen("selectors[0]", &place, 1), fault.message);
+        }
+    }
+    Some(selector)
 }
 
 #[cfg(test)]

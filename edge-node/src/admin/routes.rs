@@ -12,15 +12,18 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The largest body: the most selectors of the greatest length, as JSON.
 const MAX_BODY_BYTES: usize = 9 * 1024 * 1024;
+
+/// How long a request may take, its body included.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct Admin {
@@ -46,21 +49,30 @@ pub(super) fn router(hooks: Arc<dyn AdminHooks>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .fallback(no_such_path)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(from_fn(own_host_only))
+        .layer(from_fn(guarded))
         .with_state(admin)
 }
 
-async fn own_host_only(request: Request, next: Next) -> Response {
+/// What holds for every path: asked for by this machine's name, not too large, not for ever.
+async fn guarded(request: Request, next: Next) -> Response {
     if !guard::is_own_host(request.uri().authority(), request.headers()) {
-        return Refusal::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "foreign-host",
-            "Not this machine's name",
-            "ask by address or as localhost",
-        )
-        .into_response();
+        let title = "Not this machine's name";
+        let detail = "ask by address or as localhost";
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        return Refusal::new(status, "foreign-host", title, detail).into_response();
     }
-    let mut response = next.run(request).await;
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let length: Option<usize> = length.and_then(|value| value.parse().ok());
+    if length.is_some_and(|length| length > MAX_BODY_BYTES) {
+        let detail = format!("at most {MAX_BODY_BYTES} bytes");
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        return Refusal::new(status, "body-too-large", "Too large", detail).into_response();
+    }
+    let Ok(mut response) = tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await else {
+        let detail = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+        let status = StatusCode::REQUEST_TIMEOUT;
+        return Refusal::new(status, "timeout", "Too slow", detail).into_response();
+    };
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
@@ -143,7 +155,7 @@ fn refused(why: PurgeRefused) -> Refusal {
         PurgeRefused::Fleet { .. } => {
             (StatusCode::CONFLICT, "edge-of-a-fleet", "Purges go to the control plane")
         }
-        PurgeRefused::UnknownSite(_) => (StatusCode::NOT_FOUND, "site-not-found", "No such site"),
+        PurgeRefused::UnknownSite(_) => (StatusCode::NOT_FOUND, "not-found", "No such site"),
         PurgeRefused::NotReady => {
             (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready for purges")
         }

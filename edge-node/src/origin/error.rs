@@ -212,7 +212,12 @@ impl OriginError {
             if let Some(found) = error.downcast_ref::<OriginError>() {
                 return Some(found);
             }
-            next = error.source();
+            // An I/O error skips over what it was made from.
+            let made_from = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+            next = match made_from {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
         }
         None
     }

@@ -20,6 +20,9 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+/// How long whoever sends a request's content may pause.
+const SENDER_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A request's content on its way, watched so that the wait for the response starts when it is sent,
 /// and so that its failure is not put on the origin.
 pub(super) struct Upload {
@@ -32,8 +35,8 @@ pub(super) struct Upload {
 pub(super) enum Progress {
     /// Content was taken at this time, and the origin has not taken more since.
     Sending(Instant),
-    /// The edge waits for whoever sends the content.
-    Waiting,
+    /// The edge waits for whoever sends the content, since this time.
+    Waiting(Instant),
     /// All is sent, since this time.
     Sent(Instant),
     /// Whoever sends the content failed.
@@ -66,10 +69,19 @@ impl Upload {
         self.content
     }
 
-    fn note(&self, progress: Progress) {
-        if let Some(shared) = &self.progress {
-            *shared.lock() = progress;
-        }
+    /// Notes what came of asking for the next part.
+    fn note(&self, polled: &Poll<Option<Result<Frame<Bytes>, BoxError>>>) {
+        let Some(shared) = &self.progress else { return };
+        let now = Instant::now();
+        let mut progress = shared.lock();
+        *progress = match polled {
+            // Asked again while waiting: the wait is as old as it was.
+            Poll::Pending if matches!(*progress, Progress::Waiting(_)) => return,
+            Poll::Pending => Progress::Waiting(now),
+            Poll::Ready(Some(Ok(_))) if !self.content.is_end_stream() => Progress::Sending(now),
+            Poll::Ready(Some(Err(error))) => Progress::Failed(error.to_string()),
+            Poll::Ready(Some(Ok(_)) | None) => Progress::Sent(now),
+        };
     }
 }
 
@@ -82,15 +94,7 @@ impl HttpBody for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.content).poll_frame(cx);
-        self.note(match &polled {
-            Poll::Pending => Progress::Waiting,
-            Poll::Ready(Some(Ok(_))) if self.content.is_end_stream() => {
-                Progress::Sent(Instant::now())
-            }
-            Poll::Ready(Some(Ok(_))) => Progress::Sending(Instant::now()),
-            Poll::Ready(Some(Err(error))) => Progress::Failed(error.to_string()),
-            Poll::Ready(None) => Progress::Sent(Instant::now()),
-        });
+        self.note(&polled);
         polled
     }
 
@@ -107,7 +111,7 @@ impl HttpBody for Upload {
 /// takes to send it.
 ///
 /// # Errors
-/// `FirstByteTimeout`.
+/// `FirstByteTimeout`; `RequestBody` when the visitor stops sending.
 pub(super) async fn await_head<F: Future>(
     head: F,
     progress: Option<&Mutex<Progress>>,
@@ -120,7 +124,11 @@ pub(super) async fn await_head<F: Future>(
             return Ok(done);
         }
         let since = match progress.map(|shared| shared.lock().clone()) {
-            Some(Progress::Waiting) => Instant::now(),
+            Some(Progress::Waiting(at)) if at.elapsed() < SENDER_PATIENCE => Instant::now(),
+            Some(Progress::Waiting(_)) => {
+                let cause = format!("it stopped for {SENDER_PATIENCE:?}");
+                return Err(OriginError::RequestBody { cause });
+            }
             Some(Progress::Sending(at) | Progress::Sent(at)) => at,
             Some(Progress::Failed(cause)) => return Err(OriginError::RequestBody { cause }),
             None => return Err(OriginError::FirstByteTimeout { after: patience }),

@@ -286,3 +286,45 @@ fn mark(tried: &mut [bool], index: usize) {
         *tried = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use verge_config::site::OriginUrl;
+
+    #[tokio::test]
+    async fn no_more_requests_are_under_way_than_may_be() {
+        let settings = OriginSettings {
+            allow_private: false,
+            edge_id: Arc::from("edge"),
+            resolver: Arc::new(Resolver::new()),
+            roots: Arc::new(rustls::RootCertStore::empty()),
+            own: Arc::from([]),
+        };
+        let url = OriginUrl { tls: false, host: "127.0.0.1".into(), port: 9, weight: 1 };
+        let origin = Origin {
+            name: "web".into(),
+            urls: vec![url],
+            host: None,
+            timeouts: Timeouts::default(),
+        };
+        let pool = OriginPool::new(Arc::new(origin), Arc::new(settings));
+        let hop = Hop {
+            client_ip: [192, 0, 2, 1].into(),
+            scheme: "http",
+            host: "a.test".into(),
+            version: http::Version::HTTP_11,
+            loops: Vec::new(),
+        };
+        let ask = || pool.send(Request::new(body::empty()), &hop);
+        let all = Arc::clone(&pool.permits).acquire_many_owned(MAX_REQUESTS as u32).await.unwrap();
+        let error = ask().await.unwrap_err();
+        assert_eq!(
+            (error.status().as_u16(), error.proxy_status_error()),
+            (503, "connection_limit_reached")
+        );
+        drop(all);
+        let error = ask().await.unwrap_err();
+        assert!(matches!(error, OriginError::AddressForbidden { .. }), "{error}");
+    }
+}

@@ -357,3 +357,53 @@ fn adapt(mut request: Request<Body>, http2: bool, tls: bool) -> Result<Request<B
     *request.version_mut() = Version::HTTP_2;
     Ok(request)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body;
+    use crate::origin::{OriginSettings, Resolver};
+    use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+
+    #[tokio::test]
+    async fn a_connection_that_is_idle_too_long_is_let_go() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let closed = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"\r\n\r\n") {
+                assert!(stream.read_buf(&mut seen).await.unwrap() > 0);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            stream.read(&mut [0; 1]).await.unwrap_or(0) == 0
+        });
+        let settings = OriginSettings {
+            allow_private: true,
+            edge_id: Arc::from("edge"),
+            resolver: Arc::new(Resolver::new()),
+            roots: Arc::new(rustls::RootCertStore::empty()),
+            own: Arc::from([]),
+        };
+        let host = "127.0.0.1".to_owned();
+        let target = Target { tls: false, sni: host.clone(), host, port };
+        let endpoint = Endpoint::new(target, Arc::new(Dialer::new(Arc::new(settings))));
+        let request = Request::builder().uri("/").header(HOST, "a").body(body::empty()).unwrap();
+        let long = Duration::from_secs(20);
+        let patience = Patience { connect: long, first_byte: long, between_bytes: long };
+        let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let attempt = endpoint.attempt(request, Want::Any, patience, Arc::new(permit)).await;
+        let Ok(response) = attempt else { panic!("no response") };
+        response.into_body().collect().await.unwrap();
+        while endpoint.open.lock().idle.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let now = Instant::now();
+        assert_eq!(endpoint.sweep(now + IDLE_FOR / 2), 1);
+        assert_eq!(endpoint.sweep(now + IDLE_FOR * 2), 0);
+        assert!(timeout(long, closed).await.unwrap().unwrap(), "the origin sees it closed");
+    }
+}

@@ -74,3 +74,68 @@ fn outcome_name(outcome: Outcome) -> &'static str {
         Outcome::Bypass => "bypass",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::lines;
+    use parking_lot::Mutex;
+    use std::io::{self, Write};
+    use std::sync::Arc;
+    use tracing_subscriber::fmt;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_request_is_one_line_of_json_without_its_query() {
+        let out = Shared::default();
+        let (lines, guard) = lines::start(Box::new(out.clone()), "access-test").unwrap();
+        let subscriber = fmt().json().flatten_event(true).with_writer(lines).finish();
+        let access = Access {
+            client: IpAddr::from([192, 0, 2, 1]),
+            site: Some("shop"),
+            host: "shop.example",
+            method: "GET",
+            path: "/a\"b\n?token=secret",
+            version: http::Version::HTTP_2,
+            status: 200,
+            bytes: 12,
+            duration: Duration::from_micros(345),
+            cache: Some(Outcome::Hit),
+            route: Some(2),
+            tls: true,
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(access_enabled());
+            log_access(&access);
+        });
+        drop(guard);
+        let text = String::from_utf8(out.0.lock().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.contains("secret"), "{text}");
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for (name, value) in [
+            ("site", serde_json::json!("shop")),
+            ("path", serde_json::json!("/a\"b\n")),
+            ("status", serde_json::json!(200)),
+            ("duration_us", serde_json::json!(345)),
+            ("cache", serde_json::json!("hit")),
+            ("route", serde_json::json!(2)),
+            ("tls", serde_json::json!(true)),
+        ] {
+            assert_eq!(line[name], value, "{name} in {text}");
+        }
+    }
+}

@@ -160,14 +160,9 @@ mod tests {
         let (release, stuck) = mpsc::channel();
         let (lines, guard) = start(Box::new(Stuck(stuck)), "stuck").unwrap();
         let before = metrics().log_lines_dropped.get();
-        // Each write of the thread's takes at most a batch; far more than both are offered.
-        let line = vec![b'x'; BATCH_BYTES];
-        for _ in 0..MAX_WAITING + 100 {
-            // Empty capacity is small; the text itself is what waits.
-            lines.make_writer().write_all(&line[..8]).unwrap();
-        }
-        for _ in 0..BATCH_BYTES {
-            lines.make_writer().write_all(&line[..8]).unwrap();
+        // More than the queue and the batch in the thread's hands hold together.
+        for _ in 0..MAX_WAITING + BATCH_BYTES {
+            lines.make_writer().write_all(b"x").unwrap();
         }
         assert!(metrics().log_lines_dropped.get() > before);
         drop(release);
