@@ -1,0 +1,192 @@
+//! From a site's document to what serves it: validated, its components loaded, its pools made.
+//! Gives everything or every fault; may not put anything in force.
+
+use super::client::ClientError;
+use super::session::SessionError;
+use crate::origin::{AddressClass, OriginPool, OriginSettings, classify};
+use crate::snapshot::{Parts, SiteRuntime};
+use ahash::RandomState;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::Arc;
+use verge_config::site::{ComponentRef, Context, Origin, Site, SiteDocument};
+use verge_config::{Faults, Revision};
+use verge_handlers::{Handler, Sandbox};
+
+/// Where components come from.
+pub trait Components: Send + Sync {
+    /// The component's bytes; by digest, they are checked against it.
+    fn read<'a>(
+        &'a self,
+        reference: &'a ComponentRef,
+    ) -> BoxFuture<'a, Result<Bytes, ComponentError>>;
+}
+
+/// Why a component's bytes cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentError {
+    /// There is none by this reference, and there will be none.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be had now; a later attempt may find it.
+    #[error("{0}")]
+    Missing(String),
+    /// The control plane is away.
+    #[error(transparent)]
+    Away(ClientError),
+}
+
+/// Why a site cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The document, or what it names, is wrong: told to its developer.
+    #[error("{0}")]
+    Refused(Faults),
+    /// As it is now it cannot be built; a later attempt may do.
+    #[error("{0}")]
+    Later(Faults),
+    /// The control plane went away while a component was fetched.
+    #[error(transparent)]
+    Away(ClientError),
+}
+
+/// Builds sites; one for the whole edge.
+pub struct Builder {
+    sandbox: Sandbox,
+    origins: Arc<OriginSettings>,
+    context: Context,
+}
+
+/// What is to be built.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) revision: Revision,
+    pub(super) site: String,
+    pub(super) version: u64,
+    pub(super) document: Arc<SiteDocument>,
+}
+
+// === impl Builder ===
+
+impl Builder {
+    /// A builder for a fleet's edge or a standalone one.
+    #[must_use]
+    pub fn new(sandbox: Sandbox, origins: Arc<OriginSettings>, context: Context) -> Builder {
+        Builder { sandbox, origins, context }
+    }
+
+    /// The runtime of a document. Pools of origins that are as they were are taken over from
+    /// `previous`, with their connections.
+    pub(super) async fn build(
+        &self,
+        wanted: &Wanted,
+        components: &dyn Components,
+        previous: Option<&Arc<SiteRuntime>>,
+    ) -> Result<Arc<SiteRuntime>, BuildError> {
+        let site = Site::from_document(&wanted.document, self.context);
+        let site = site.map_err(BuildError::Refused)?;
+        self.check_origins(&site).map_err(BuildError::Refused)?;
+        let handlers = self.handlers(&site, components).await?;
+        let origins = site
+            .origins
+            .iter()
+            .map(|(name, origin)| (name.clone(), self.pool(origin, previous)))
+            .collect();
+        Ok(Arc::new(SiteRuntime::new(Parts {
+            version: wanted.version,
+            revision: wanted.revision,
+            digest: digest(&wanted.document).into(),
+            site: Arc::new(site),
+            origins,
+            handlers,
+        })))
+    }
+
+    /// Addresses written in the document are judged now, so that its developer hears of it; those of
+    /// names are judged at each connection, where they cannot change any more.
+    fn check_origins(&self, site: &Site) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        for (name, origin) in &site.origins {
+            for (index, url) in origin.urls.iter().enumerate() {
+                let place = format!("origins.{name}.urls[{index}]");
+                match url.address().map(|address| classify(address.ip())) {
+                    Some(AddressClass::Never(why)) => {
+                        faults.add(place, format!("{} is {why}; no origin can be there", url.host));
+                    }
+                    Some(AddressClass::Private(why)) if !self.origins.allow_private => {
+                        let hint = "this edge's operator does not allow private origins \
+                                    (allow_private_origins)";
+                        faults.add(place, format!("{} is {why}; {hint}", url.host));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        faults.or(())
+    }
+
+    async fn handlers(
+        &self,
+        site: &Site,
+        components: &dyn Components,
+    ) -> Result<HashMap<String, Arc<Handler>, RandomState>, BuildError> {
+        let mut handlers = HashMap::default();
+        let (mut faults, mut later) = (Faults::default(), false);
+        for (name, spec) in &site.handlers {
+            let place = format!("handlers.{name}.component");
+            let bytes = match components.read(&spec.component).await {
+                Ok(bytes) => bytes,
+                Err(ComponentError::Away(error)) => return Err(BuildError::Away(error)),
+                Err(error) => {
+                    later |= matches!(error, ComponentError::Missing(_));
+                    faults.add(place, error.to_string());
+                    continue;
+                }
+            };
+            match self.sandbox.load(bytes).await {
+                Ok(component) => {
+                    let handler = Handler::new(component, Arc::clone(&site.name), Arc::clone(spec));
+                    handlers.insert(name.clone(), Arc::new(handler));
+                }
+                Err(error) => faults.add(place, error.to_string()),
+            }
+        }
+        match faults.or(handlers) {
+            Err(faults) if later => Err(BuildError::Later(faults)),
+            result => result.map_err(BuildError::Refused),
+        }
+    }
+
+    fn pool(&self, origin: &Arc<Origin>, previous: Option<&Arc<SiteRuntime>>) -> Arc<OriginPool> {
+        previous
+            .and_then(|previous| previous.origin(&origin.name))
+            .filter(|pool| pool.origin() == origin)
+            .map_or_else(
+                || Arc::new(OriginPool::new(Arc::clone(origin), Arc::clone(&self.origins))),
+                Arc::clone,
+            )
+    }
+}
+
+impl From<SessionError> for ComponentError {
+    fn from(error: SessionError) -> ComponentError {
+        match error {
+            SessionError::Client(error) if error.is_away() || error.is_unauthorised() => {
+                ComponentError::Away(error)
+            }
+            error => ComponentError::Missing(error.to_string()),
+        }
+    }
+}
+
+/// SHA-256 of a document, in hexadecimal.
+pub(super) fn digest(document: &SiteDocument) -> String {
+    hex::encode(Sha256::digest(document.to_json()))
+}
+
+/// The digests of the components that a document names.
+pub(super) fn components_of(document: &SiteDocument) -> impl Iterator<Item = &str> {
+    document.handlers.values().filter_map(|handler| handler.component.strip_prefix("sha256:"))
+}

@@ -1,0 +1,154 @@
+//! The control link of an edge in a fleet, put together: last good state first, then the feed.
+
+use super::apply::{Applier, Effects};
+use super::blobs::Blobs;
+use super::build::Builder;
+use super::client::{ClientError, ControlClient};
+use super::last_good::{LastGood, StateError};
+use super::report::{self, Outbox};
+use super::session::Session;
+use super::status::LinkStatus;
+use super::{PurgeSink, feed, record};
+use crate::snapshot::SnapshotCell;
+use rustls::RootCertStore;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use verge_config::process::Secret;
+use verge_config::process::edge::Join;
+
+/// The longest join token file, in bytes.
+const TOKEN_MAX: u64 = 4096;
+
+/// What an edge needs to follow its control plane.
+pub struct FleetSettings {
+    /// The control plane's URL: `http://host:port` or `https://host`.
+    pub control: String,
+    /// The name that the edge goes by.
+    pub name: Arc<str>,
+    /// How to enrol.
+    pub join: Join,
+    /// Where the last good state is kept.
+    pub state_dir: PathBuf,
+    /// The authorities that the control plane's certificate is checked against.
+    pub roots: Arc<RootCertStore>,
+    /// The longest wait between two attempts to reach the control plane; [`FleetSettings::WAIT`] is
+    /// the usual one.
+    pub longest_wait: Duration,
+}
+
+/// Why the control link cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The control plane's URL cannot be used.
+    #[error(transparent)]
+    Control(#[from] ClientError),
+    /// The join token cannot be read, and there is no credential.
+    #[error("join token file {path}: {source}")]
+    JoinToken {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The control link of an edge in a fleet.
+pub struct Fleet {
+    applier: Applier,
+    session: Arc<Session>,
+    outbox: Arc<Outbox>,
+    status: Arc<LinkStatus>,
+    longest_wait: Duration,
+}
+
+// === impl FleetSettings ===
+
+impl FleetSettings {
+    /// The longest wait of an edge in production.
+    pub const WAIT: Duration = Duration::from_secs(30);
+    /// The longest wait where a developer waits for it.
+    pub const WAIT_IN_DEVELOPMENT: Duration = Duration::from_secs(5);
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// Opens the state folder and puts what it holds in force, so that the edge can listen and serve
+    /// when this returns, with or without its control plane.
+    ///
+    /// # Errors
+    /// When the state folder, the URL or the join token cannot be used. Damaged state is no error: it
+    /// is logged, and the control plane tells it again.
+    pub async fn open(
+        settings: FleetSettings,
+        builder: Builder,
+        cell: Arc<SnapshotCell>,
+        cache: Arc<dyn PurgeSink>,
+    ) -> Result<Fleet, FleetError> {
+        let client = ControlClient::new(&settings.control, settings.roots)?;
+        let kept = Arc::new(LastGood::open(&settings.state_dir)?);
+        let join = match join_token(&settings.join) {
+            Err(error) if kept.credential().is_some() => {
+                tracing::warn!(%error, "the edge goes on with the credential that it has");
+                None
+            }
+            join => join?,
+        };
+        let session = Arc::new(Session::new(client, settings.name, join, Arc::clone(&kept)));
+        let (status, outbox) = (Arc::new(LinkStatus::default()), Arc::new(Outbox::default()));
+        let position = kept.position();
+        let effects = Effects {
+            builder: Arc::new(builder),
+            blobs: Arc::new(Blobs::fetching(kept.blobs(), Arc::clone(&session))),
+            cell,
+            cache,
+            kept,
+            status: Arc::clone(&status),
+            outbox: Arc::clone(&outbox),
+        };
+        let mut applier = Applier::new(effects, position);
+        applier.restore().await?;
+        Ok(Fleet { applier, session, outbox, status, longest_wait: settings.longest_wait })
+    }
+
+    /// How far the link is.
+    #[must_use]
+    pub fn status(&self) -> Arc<LinkStatus> {
+        Arc::clone(&self.status)
+    }
+
+    /// Follows the control plane until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let reports = report::run(Arc::clone(&self.session), self.outbox, self.status);
+        let feed = feed::run(self.applier, self.session, self.longest_wait);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = reports => {}
+            () = feed => {}
+        }
+    }
+}
+
+fn join_token(join: &Join) -> Result<Option<Secret>, FleetError> {
+    match join {
+        Join::Enrolled => Ok(None),
+        Join::Token(token) => Ok(Some(token.clone())),
+        Join::TokenFile(path) => match read_token(path) {
+            Ok(token) => Ok(Some(Secret::new(token))),
+            Err(source) => Err(FleetError::JoinToken { path: path.clone(), source }),
+        },
+    }
+}
+
+fn read_token(path: &Path) -> io::Result<String> {
+    let bytes = record::read_bounded(path, TOKEN_MAX)?
+        .ok_or_else(|| io::Error::other("longer than a token can be"))?;
+    let text = String::from_utf8(bytes).map_err(|_| io::Error::other("not a text"))?;
+    Ok(text.trim().to_owned())
+}
