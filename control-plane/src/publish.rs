@@ -15,6 +15,16 @@ const RING_LINES: usize = 8_192;
 const BATCH_LINES: usize = 256;
 const BATCH_BYTES: usize = 256 * 1024;
 
+/// One line of the feed with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) revision: Revision,
+    /// The site whose state the line tells; a later line of the same site replaces it.
+    pub(crate) site: Option<String>,
+    /// The line with its line feed.
+    pub(crate) line: Bytes,
+}
+
 /// The newest lines, and the head.
 pub(crate) struct Publisher {
     ring: Mutex<Ring>,
@@ -22,9 +32,9 @@ pub(crate) struct Publisher {
 }
 
 struct Ring {
-    /// Every line after this revision is in the ring.
+    /// Every line after this revision is in the ring, but sites' lines that later ones replace.
     floor: Revision,
-    lines: VecDeque<(Revision, Bytes)>,
+    lines: VecDeque<Entry>,
     bytes: usize,
 }
 
@@ -41,7 +51,7 @@ impl Publisher {
     }
 
     /// Tells of committed lines, in order.
-    pub(crate) fn publish(&self, lines: Vec<(Revision, Bytes)>, head: Revision) {
+    pub(crate) fn publish(&self, lines: Vec<Entry>, head: Revision) {
         if lines.is_empty() {
             return;
         }
@@ -62,16 +72,16 @@ impl Publisher {
     }
 
     /// The next lines after `since`; `None` when the ring does not reach back so far.
-    pub(crate) fn after(&self, since: Revision) -> Option<Vec<(Revision, Bytes)>> {
+    pub(crate) fn after(&self, since: Revision) -> Option<Vec<Entry>> {
         let ring = self.ring.lock();
         if since < ring.floor {
             return None;
         }
-        let start = ring.lines.partition_point(|(revision, _)| *revision <= since);
+        let start = ring.lines.partition_point(|entry| entry.revision <= since);
         let mut bytes = 0;
-        let batch = ring.lines.iter().skip(start).take(BATCH_LINES).take_while(|(_, line)| {
+        let batch = ring.lines.iter().skip(start).take(BATCH_LINES).take_while(|entry| {
             let first = bytes == 0;
-            bytes += line.len();
+            bytes += entry.line.len();
             first || bytes <= BATCH_BYTES
         });
         Some(batch.cloned().collect())
@@ -81,13 +91,19 @@ impl Publisher {
 // === impl Ring ===
 
 impl Ring {
-    fn push(&mut self, line: (Revision, Bytes)) {
-        self.bytes += line.1.len();
-        self.lines.push_back(line);
+    fn push(&mut self, entry: Entry) {
+        if entry.site.is_some()
+            && let Some(at) = self.lines.iter().position(|old| old.site == entry.site)
+            && let Some(old) = self.lines.remove(at)
+        {
+            self.bytes -= old.line.len();
+        }
+        self.bytes += entry.line.len();
+        self.lines.push_back(entry);
         while self.bytes > RING_BYTES || self.lines.len() > RING_LINES {
-            let Some((revision, line)) = self.lines.pop_front() else { break };
-            self.bytes -= line.len();
-            self.floor = revision;
+            let Some(oldest) = self.lines.pop_front() else { break };
+            self.bytes -= oldest.line.len();
+            self.floor = oldest.revision;
         }
     }
 }
@@ -96,8 +112,12 @@ impl Ring {
 mod tests {
     use super::*;
 
-    fn line(revision: u64, bytes: usize) -> (Revision, Bytes) {
-        (Revision(revision), vec![b'x'; bytes].into())
+    fn line(revision: u64, bytes: usize) -> Entry {
+        Entry { revision: Revision(revision), site: None, line: vec![b'x'; bytes].into() }
+    }
+
+    fn site(revision: u64, name: &str) -> Entry {
+        Entry { site: Some(name.to_owned()), ..line(revision, 1) }
     }
 
     #[test]
@@ -108,6 +128,16 @@ mod tests {
         publisher.publish(vec![line(6, 1), line(7, 1)], Revision(7));
         assert_eq!(publisher.after(Revision(6)), Some(vec![line(7, 1)]));
         assert_eq!(*publisher.watch().borrow(), Revision(7));
+    }
+
+    #[test]
+    fn a_sites_line_replaces_its_older_one() {
+        let publisher = Publisher::new(Revision(0));
+        let lines = vec![site(1, "a"), line(2, 1), site(3, "b"), site(4, "a")];
+        publisher.publish(lines, Revision(4));
+        let expected = vec![line(2, 1), site(3, "b"), site(4, "a")];
+        assert_eq!(publisher.after(Revision(0)), Some(expected));
+        assert_eq!(publisher.ring.lock().bytes, 3);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::{App, Failure};
 use crate::auth::Caller;
 use crate::fleet::Connected;
+use crate::publish::Entry;
 use crate::store::encode;
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -121,15 +122,15 @@ impl Stream {
             if batch.is_empty() {
                 self.position = head;
             }
-            for (revision, line) in batch {
-                self.send(line).await?;
-                self.position = revision;
+            for entry in batch {
+                self.send(entry.line).await?;
+                self.position = entry.revision;
             }
         }
         Ok(())
     }
 
-    async fn from_store(&self, head: Revision) -> Result<Vec<(Revision, Bytes)>, End> {
+    async fn from_store(&self, head: Revision) -> Result<Vec<Entry>, End> {
         let _turn = self.app.catching_up.acquire().await.map_err(|_| End::Closed)?;
         self.app.store.feed(self.position, head).await.map_err(|error| {
             tracing::error!(%error, "reading the feed");

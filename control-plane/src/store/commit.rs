@@ -5,11 +5,10 @@ use super::load::{load, parsed};
 use super::read::feed_line;
 use super::write::{json, signed, write};
 use super::{CommitError, Store, StoreError, Writer};
+use crate::publish::Entry;
 use crate::state::{Actor, Command, Decision, Outcome, SecretHash, decide};
-use bytes::Bytes;
 use sqlx::{Connection, Row, SqliteConnection};
 use std::sync::Arc;
-use verge_config::Revision;
 
 /// How long an idempotency key is remembered: 24 hours.
 const KEY_LIFETIME_MS: u64 = 24 * 3_600 * 1_000;
@@ -121,7 +120,7 @@ impl Store {
         key: Option<&Idempotency>,
         decision: &Decision,
         now_ms: u64,
-    ) -> Result<Vec<(Revision, Bytes)>, StoreError> {
+    ) -> Result<Vec<Entry>, StoreError> {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let c = &mut *transaction;
         let mut head = None;
@@ -130,7 +129,7 @@ impl Store {
             write(c, change).await?;
             if let Some(revision) = change.revision() {
                 head = Some(revision);
-                lines.push((revision, feed_line(c, change).await?));
+                lines.push(feed_line(c, change).await?);
             }
         }
         if let Some(revision) = head {

@@ -4,6 +4,7 @@
 use super::load::{maybe, number, parsed};
 use super::write::signed;
 use super::{Store, StoreError};
+use crate::publish::Entry;
 use crate::state::Change;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -18,9 +19,6 @@ use verge_config::site::SiteDocument;
 
 /// The most changes read for one stream at a time.
 const FEED_BATCH: i64 = 128;
-
-/// One line of the feed with its place.
-pub(crate) type FeedEntry = (Revision, Bytes);
 
 /// A purge as it was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,7 +171,7 @@ impl Store {
         &self,
         since: Revision,
         head: Revision,
-    ) -> Result<Vec<FeedEntry>, StoreError> {
+    ) -> Result<Vec<Entry>, StoreError> {
         let mut transaction = self.readers.begin().await?;
         let rows = sqlx::query(
             "SELECT revision, 'site' AS what FROM sites
@@ -196,7 +194,7 @@ impl Store {
             } else {
                 purge_line(&mut transaction, revision).await?
             };
-            lines.push((revision, encode(&line)?));
+            lines.push(entry(&line)?);
         }
         Ok(lines)
     }
@@ -228,7 +226,7 @@ impl Store {
 pub(super) async fn feed_line(
     c: &mut SqliteConnection,
     change: &Change,
-) -> Result<Bytes, StoreError> {
+) -> Result<Entry, StoreError> {
     let line = match change {
         Change::Purged { site, revision, mode, selectors, .. } => FeedLine::Purge(Purge {
             revision: *revision,
@@ -242,7 +240,18 @@ pub(super) async fn feed_line(
         Change::SiteActivated { revision, .. } => site_line(c, *revision).await?,
         _ => return Err(StoreError::Corrupt("a change without a line".to_owned())),
     };
-    encode(&line)
+    entry(&line)
+}
+
+fn entry(line: &FeedLine) -> Result<Entry, StoreError> {
+    let (revision, site) = match line {
+        FeedLine::Site { revision, site, .. } | FeedLine::SiteRemoved { revision, site } => {
+            (*revision, Some(site.clone()))
+        }
+        FeedLine::Purge(purge) => (purge.revision, None),
+        _ => return Err(StoreError::Corrupt("a line without a revision".to_owned())),
+    };
+    Ok(Entry { revision, site, line: encode(line)? })
 }
 
 async fn site_line(c: &mut SqliteConnection, revision: Revision) -> Result<FeedLine, StoreError> {

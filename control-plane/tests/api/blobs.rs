@@ -32,7 +32,11 @@ async fn what_is_wrong_is_refused_and_not_stored() {
     let reply = client.send("PUT", &wrong, &[], blob.clone()).await;
     assert_eq!(reply.status, 400);
     assert!(reply.json()["detail"].as_str().unwrap().contains(&digest(&blob)));
-    for odd in ["/v1/blobs/x", "/v1/blobs/..%2f..%2fetc", &wrong.to_uppercase().replace("V1/BLOBS", "v1/blobs")[..60]] {
+    for odd in [
+        "/v1/blobs/x",
+        "/v1/blobs/..%2f..%2fetc",
+        &wrong.to_uppercase().replace("V1/BLOBS", "v1/blobs")[..60],
+    ] {
         assert_eq!(client.send("PUT", odd, &[], blob.clone()).await.status, 400, "{odd}");
     }
     let large = vec![0_u8; 10_001];

@@ -34,10 +34,7 @@ async fn a_new_edge_is_told_everything_in_order_and_then_what_happens() {
     let mut feed = edge.feed("?since=0").await;
     let lines = feed.until_head().await;
     // The site "one" once, as it is; the removal with the purge that goes before it.
-    expect(
-        &lines,
-        &[("hello", 0), ("purge", 3), ("site", 4), ("purge", 5), ("site_removed", 6)],
-    );
+    expect(&lines, &[("hello", 0), ("purge", 3), ("site", 4), ("purge", 5), ("site_removed", 6)]);
     assert_eq!((lines[0]["head"].clone(), lines[0]["flush"].clone()), (json!(6), json!(false)));
     assert_eq!(lines[2]["document"]["routes"][0]["static"]["body"], "b");
     client.deploy("three", "a").await;
@@ -93,10 +90,8 @@ async fn who_was_away_for_longer_than_the_log_flushes() {
         let mut feed = edge.feed(&format!("?since={since}")).await;
         feed.until_head().await
     };
-    eventually("the log is trimmed", async || {
-        (query(2).await[0]["flush"] == true).then_some(())
-    })
-    .await;
+    eventually("the log is trimmed", async || (query(2).await[0]["flush"] == true).then_some(()))
+        .await;
     expect(&query(8).await, &[("hello", 0), ("purge", 9), ("purge", 10), ("purge", 11)]);
     assert_eq!(query(8).await[0]["flush"], false);
     assert_eq!(query(7).await[0]["flush"], true);
@@ -132,7 +127,10 @@ async fn edges_are_listed_with_their_lag_and_refusals() {
     assert_eq!(listed["id"], edge.id);
     assert_eq!(listed["connected"], true);
     assert_eq!((listed["applied"].clone(), listed["lag"].clone()), (json!(1), json!(1)));
-    assert_eq!((listed["version"].clone(), listed["refusals"].clone()), (json!("9.9"), json!([refusal])));
+    assert_eq!(
+        (listed["version"].clone(), listed["refusals"].clone()),
+        (json!("9.9"), json!([refusal]))
+    );
     assert!(listed["last_seen_ms"].is_u64());
     let foreign = b.get("/v1/edges").await.json()["items"][0].clone();
     assert_eq!(foreign["refusals"], json!([]), "another tenant's refusals are its own");

@@ -91,7 +91,8 @@ impl Server {
     pub(crate) async fn role(&self, tenant: &str, scopes: &[&str]) -> Client {
         let made = self.operator.post("/v1/tenants", json!({"name": tenant})).await.status;
         assert!(made == 201 || made == 409, "{made}");
-        let body = json!({"name": format!("{tenant} {scopes:?}"), "scopes": scopes, "tenant": tenant});
+        let body =
+            json!({"name": format!("{tenant} {scopes:?}"), "scopes": scopes, "tenant": tenant});
         let reply = self.operator.post("/v1/tokens", body).await;
         assert_eq!(reply.status, 201, "{reply:?}");
         self.client(reply.json()["token"].as_str().unwrap())
@@ -165,9 +166,8 @@ impl Client {
 
     /// Uploads and activates a version of a site with one domain.
     pub(crate) async fn deploy(&self, site: &str, marker: &str) -> Value {
-        let uploaded = self
-            .post(&format!("/v1/sites/{site}/versions"), document(site, marker))
-            .await;
+        let uploaded =
+            self.post(&format!("/v1/sites/{site}/versions"), document(site, marker)).await;
         assert!(uploaded.status.is_success(), "{uploaded:?}");
         let version = uploaded.json()["version"].clone();
         let activated =

@@ -143,8 +143,10 @@ async fn answers_have_the_shape_that_is_described() {
     let edge = server.edge("e").await;
     check("Receipt", &client.purge("shop", "").await.json());
     check("EdgeReceipt", &client.purge("shop", "").await.json()["edges"][0]);
-    edge.report(json!({"applied": 1, "refusals": [{"revision": 1, "site": "shop", "reason": "x"}]}))
-        .await;
+    edge.report(
+        json!({"applied": 1, "refusals": [{"revision": 1, "site": "shop", "reason": "x"}]}),
+    )
+    .await;
     let blob = component("x");
     let path = format!("/v1/blobs/{}", digest(&blob));
     check("BlobInfo", &client.send("PUT", &path, &[], blob).await.json());

@@ -23,15 +23,12 @@ async fn waiting_for_all_ends_when_the_last_edge_has_applied_it() {
     feed_a.until_head().await;
     feed_b.until_head().await;
     let client = server.operator.clone();
-    let purging =
-        tokio::spawn(async move { client.purge("shop", "?wait=all&timeout=20s").await });
+    let purging = tokio::spawn(async move { client.purge("shop", "?wait=all&timeout=20s").await });
     let told = feed_a.change().await;
     assert_eq!(told["type"], "purge");
     let revision = told["revision"].as_u64().unwrap();
     assert_eq!(feed_b.change().await, told, "the same line for both");
-    let report = |matched: u64| {
-        json!({"applied": revision, "purges": [{"revision": revision, "matched": matched, "took_us": 9}]})
-    };
+    let report = |matched: u64| json!({"applied": revision, "purges": [{"revision": revision, "matched": matched, "took_us": 9}]});
     assert_eq!(a.report(report(3)).await.status, 204);
     let list = server.operator.get("/v1/purges").await.json();
     let half = &list["items"][0];
@@ -156,7 +153,10 @@ async fn faults_and_wrong_parameters_are_named() {
     }
     assert_eq!(purge(json!({"site": "shop", "selectors": []})).await.status, 422);
     assert_eq!(purge(json!({"site": "shop", "selectors": [{"tga": "x"}]})).await.status, 422);
-    assert_eq!(purge(json!({"site": "shop", "selectors": [{"tag": "x"}], "x": 1})).await.status, 422);
+    assert_eq!(
+        purge(json!({"site": "shop", "selectors": [{"tag": "x"}], "x": 1})).await.status,
+        422
+    );
     assert_eq!(purge(json!({"site": "none", "selectors": [{"tag": "x"}]})).await.status, 404);
     assert_eq!(server.operator.send("POST", "/v1/purges", &[], "{").await.status, 400);
     for query in ["?wait=some", "?wait=all&timeout=1y", "?timeout=9d"] {

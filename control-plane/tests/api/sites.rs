@@ -172,7 +172,9 @@ async fn lists_come_in_pages() {
     for number in 0..5 {
         let marker = number.to_string();
         client.post("/v1/sites/shop/versions", document("shop", &marker)).await;
-        client.post(&format!("/v1/sites/s{number}/versions"), document(&format!("s{number}"), "")).await;
+        client
+            .post(&format!("/v1/sites/s{number}/versions"), document(&format!("s{number}"), ""))
+            .await;
     }
     let mut versions = Vec::new();
     let mut path = "/v1/sites/shop/versions?limit=2".to_owned();
