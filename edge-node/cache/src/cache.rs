@@ -25,6 +25,9 @@ use verge_config::site::CacheMode;
 /// The most hit-for-miss marks kept.
 const MAX_MARKS: u64 = 65_536;
 
+/// The longest that a slow source prolongs a mark to.
+const MAX_MARK_MS: u64 = 120_000;
+
 /// How large the cache may grow and what it tells the time by.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -70,10 +73,12 @@ pub(crate) enum Passing {
     TooLarge,
 }
 
+/// What is remembered of an answer that was not stored.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     until: u64,
-    why: Passing,
+    why: Option<Passing>,
+    reason: Option<NotStored>,
 }
 
 pub(crate) struct Inner {
@@ -328,17 +333,30 @@ impl Inner {
         }
     }
 
-    /// Leaves a hit-for-miss mark.
-    pub(crate) fn mark(&self, hash: u64, why: Passing) {
+    /// Leaves a hit-for-miss mark, and why the answer was not stored. A source that took long to answer
+    /// leaves a longer one, so that those who poll it slowly do not wait for each other either.
+    pub(crate) fn mark(
+        &self,
+        hash: u64,
+        why: Option<Passing>,
+        reason: Option<NotStored>,
+        delay_ms: u64,
+    ) {
         let lifetime = u64::try_from(self.settings.hit_for_miss.as_millis()).unwrap_or(u64::MAX);
+        let lifetime = lifetime.max(delay_ms.saturating_mul(2).min(MAX_MARK_MS));
         let until = self.settings.clock.mono().saturating_add(lifetime);
-        self.marks.insert(hash, Mark { until, why });
+        self.marks.insert(hash, Mark { until, why, reason });
     }
 
     /// The mark on a key, while it lasts.
     pub(crate) fn marked(&self, hash: u64) -> Option<Passing> {
         let mark = self.marks.get(&hash)?;
-        (mark.until > self.settings.clock.mono()).then_some(mark.why)
+        mark.why.filter(|_| mark.until > self.settings.clock.mono())
+    }
+
+    /// Why the last answer was not stored, where that is remembered.
+    pub(crate) fn why_not_stored(&self, hash: u64) -> Option<NotStored> {
+        self.marks.get(&hash)?.reason
     }
 
     /// Counts a response that was not stored.

@@ -3,7 +3,7 @@
 use crate::api::Request;
 use crate::cache::{Cache, Passing};
 use crate::directives::RequestDirectives;
-use crate::freshness::TtlSource;
+use crate::freshness::{NotStored, TtlSource};
 use crate::key::KeyRef;
 use crate::lookup::{Ask, Lookup, lookup};
 use crate::object::StoredObject;
@@ -35,6 +35,8 @@ pub struct Explanation {
     pub state: State,
     /// The request's normalised selecting fields, when the stored response varies.
     pub variant: Option<String>,
+    /// Why the last answer was not stored, where that is remembered and nothing is stored now.
+    pub not_stored: Option<NotStored>,
     /// Variants under the key.
     pub variants: usize,
     /// The stored status.
@@ -78,11 +80,16 @@ impl Cache {
             },
         };
         let object = object.as_deref();
+        let not_stored = match object {
+            Some(_) => None,
+            None => self.inner.why_not_stored(hash),
+        };
         let of = |f: fn(&StoredObject, u64) -> u64| object.map(|object| f(object, mono));
         Explanation {
             key: words,
             state,
             variant: object.and_then(|o| o.selection.as_ref()).map(|s| s.describe()),
+            not_stored,
             variants,
             status: object.map(|object| object.status.as_u16()),
             age: of(|object, mono| object.freshness.age(mono)),

@@ -101,10 +101,10 @@ impl Job {
                 self.renew();
                 continue;
             }
-            if matches!(status.as_u16(), 500 | 502..=504) {
-                if let Some(object) = self.stand_in() {
-                    return self.answer(object, Answer::StaleIfError(Some(status)));
-                }
+            if matches!(status.as_u16(), 500 | 502..=504)
+                && let Some(object) = self.stand_in()
+            {
+                return self.answer(object, Answer::StaleIfError(Some(status)));
             }
             return Box::pin(self.receive(exchange)).await;
         }
@@ -171,12 +171,14 @@ impl Job {
     /// a purge since the request was sent selects it.
     fn confirm(&self, exchange: &Exchange) -> Option<Arc<StoredObject>> {
         let stale = self.stale.as_ref()?;
-        let mut headers = merge(&stale.fields, &exchange.response.headers);
+        let mut update = exchange.response.headers.clone();
+        with_date(&mut update, exchange.received.wall);
+        let headers = merge(&stale.fields, &update);
         let judged = HeaderMap::clone(&headers);
         let judgement = self.judge(stale.status, &judged, &exchange.response.headers, exchange);
-        with_date(&mut headers, exchange.received.wall);
         let tags = Tags::of(&headers, &self.policy.tags);
-        let fields = Fields::part(headers, &judgement.excluded, self.policy.browser_ttl);
+        let mut fields = Fields::part(headers, &judgement.excluded, self.policy.browser_ttl);
+        fields.personal.clear();
         let object = Arc::new(StoredObject {
             status: stale.status,
             fields,
@@ -229,7 +231,10 @@ impl Job {
     fn selection(&self, headers: &HeaderMap) -> Result<Option<Selection>, NotStored> {
         match vary::parse(headers) {
             Vary::None => Ok(None),
-            Vary::Fields(names) => Ok(Some(Selection::of(&names, &self.fill.request))),
+            Vary::Fields(names) => {
+                let selection = Selection::of(&names, &self.fill.request);
+                Ok(Some(selection.in_language_of(headers)))
+            }
             Vary::Any => Err(NotStored::Vary),
         }
     }
@@ -272,15 +277,21 @@ impl Job {
         if !head.stored {
             self.fill.stop_keeping();
         }
-        if head.too_large {
-            self.inner.mark(self.hash, Passing::TooLarge);
-        } else if !head.shared {
-            self.inner.mark(self.hash, Passing::Unshared);
+        let passing = if head.too_large {
+            Some(Passing::TooLarge)
+        } else {
+            (!head.shared).then_some(Passing::Unshared)
+        };
+        let reason =
+            if head.too_large { Some(NotStored::TooLarge) } else { head.judgement.refused };
+        if passing.is_some() || reason.is_some() {
+            let delay = exchange.received.mono.saturating_sub(exchange.requested.mono);
+            self.inner.mark(self.hash, passing, reason, delay);
         }
         if !head.stored && !head.shared {
             self.leave();
         }
-        if let Some(reason) = head.judgement.refused {
+        if let Some(reason) = reason {
             self.inner.note(reason);
         }
         let head = Arc::new(head);

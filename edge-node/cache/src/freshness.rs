@@ -233,11 +233,11 @@ fn plain_lifetime(input: &Input<'_>, directives: &ResponseDirectives) -> (u64, T
         let expires = date::field(input.headers, &EXPIRES).unwrap_or(0);
         return (expires.saturating_sub(date).min(MAX_DELTA_SECONDS), TtlSource::Expires);
     }
-    if heuristically_cacheable(input.status) || directives.public {
-        if let Some(modified) = date::field(input.headers, &LAST_MODIFIED) {
-            let tenth = date.saturating_sub(modified) / 10;
-            return (tenth.min(MAX_HEURISTIC_SECONDS), TtlSource::Heuristic);
-        }
+    if (heuristically_cacheable(input.status) || directives.public)
+        && let Some(modified) = date::field(input.headers, &LAST_MODIFIED)
+    {
+        let tenth = date.saturating_sub(modified) / 10;
+        return (tenth.min(MAX_HEURISTIC_SECONDS), TtlSource::Heuristic);
     }
     (0, TtlSource::Nobody)
 }

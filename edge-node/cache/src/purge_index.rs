@@ -34,6 +34,9 @@ struct Mark {
     soft_since: u64,
 }
 
+/// Marks by host, then by path or folder, then by what is left of the URL.
+type ByHost<Rest> = AHashMap<Box<str>, AHashMap<Box<str>, AHashMap<Rest, Mark>>>;
+
 /// The purges of one site.
 #[derive(Debug, Default)]
 pub struct PurgeIndex {
@@ -41,9 +44,9 @@ pub struct PurgeIndex {
     hosts: AHashMap<Box<str>, Mark>,
     tags: AHashMap<Box<str>, Mark>,
     /// Host (empty: every host) → path → query.
-    urls: AHashMap<Box<str>, AHashMap<Box<str>, AHashMap<Query, Mark>>>,
+    urls: ByHost<Query>,
     /// Host (empty: every host) → folder (up to its last slash) → what must follow.
-    prefixes: AHashMap<Box<str>, AHashMap<Box<str>, AHashMap<Box<str>, Mark>>>,
+    prefixes: ByHost<Box<str>>,
     entries: usize,
     /// Selectors up to here are forgotten: nothing older may be served, whatever they said.
     forgotten: u64,
@@ -115,6 +118,12 @@ impl PurgeIndex {
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries
+    }
+
+    /// Whether it holds no selector.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
     }
 
     /// Drops the selectors that no object or fill is old enough for.

@@ -207,8 +207,9 @@ impl Inner {
             let hint = need.hint.clone().or_else(|| need.stale.as_ref()?.selection.clone());
             if need.collapse {
                 let headers = ask.request.headers;
-                let takes =
-                    |fill: &&Arc<Fill>| fill.takes(&ask.key, headers, epoch.applied, hint.as_ref(), anew);
+                let takes = |fill: &&Arc<Fill>| {
+                    fill.takes(&ask.key, headers, epoch.applied, hint.as_ref(), anew)
+                };
                 if let Some(fill) = flights.fills().iter().find(takes) {
                     return Joined::Follower(fill.reader());
                 }
@@ -258,7 +259,7 @@ impl Inner {
                     return Ok(Round::Again(selection_like(ask, object.selection.as_ref())));
                 }
                 counter.fetch_add(1, Ordering::Relaxed);
-                Ok(Round::Answer(self.from_answer(ask, need, &object, answer, leader)))
+                Ok(Round::Answer(self.stored_answer(ask, need, &object, answer, leader)))
             }
             Progress::Head(head) => {
                 if !leader && !head.takes(ask.request.headers) {
@@ -272,12 +273,12 @@ impl Inner {
                     return passed.map(Round::Answer);
                 }
                 counter.fetch_add(1, Ordering::Relaxed);
-                Ok(Round::Answer(self.from_head(ask, need, &head, reader, leader)))
+                Ok(Round::Answer(self.arriving_answer(ask, need, &head, reader, leader)))
             }
         }
     }
 
-    fn from_answer(
+    fn stored_answer(
         &self,
         ask: &Ask<'_>,
         need: &Need,
@@ -309,7 +310,7 @@ impl Inner {
         respond::from_object(&ask.request, object, age, &status, outcome)
     }
 
-    fn from_head(
+    fn arriving_answer(
         &self,
         ask: &Ask<'_>,
         need: &Need,
@@ -356,7 +357,7 @@ impl Inner {
         if !failed || !may_stand_in(stale, soft, mono) {
             return passed;
         }
-        Ok(self.from_answer(ask, need, stale, Answer::StaleIfError(None), true))
+        Ok(self.stored_answer(ask, need, stale, Answer::StaleIfError(None), true))
     }
 
     /// Straight through, nothing stored.

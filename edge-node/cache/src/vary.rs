@@ -2,7 +2,7 @@
 //! normal form; pure.
 
 use crate::directives::end_of_member;
-use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderName, VARY};
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderName, VARY};
 use http::{HeaderMap, HeaderValue};
 
 /// The most fields that a `Vary` may name; with more it matches nothing.
@@ -23,6 +23,8 @@ pub enum Vary {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     fields: Box<[Selecting]>,
+    /// The one language of the stored response: whoever likes it best selects the response too.
+    language: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,13 +71,28 @@ impl Selection {
                 normal: normal(name, request).map(String::into_boxed_str),
             })
             .collect();
-        Selection { fields }
+        Selection { fields, language: None }
+    }
+
+    /// The same for a response in one language (`Content-Language`): a request that prefers it to all
+    /// others would be answered with it again.
+    #[must_use]
+    pub fn in_language_of(mut self, response: &HeaderMap) -> Selection {
+        self.language = single(response, &CONTENT_LANGUAGE)
+            .and_then(|value| value.to_str().ok())
+            .filter(|value| !value.contains(','))
+            .map(|value| value.trim().to_ascii_lowercase().into_boxed_str());
+        self
     }
 
     /// Whether `request` selects the response.
     #[must_use]
     pub fn matches(&self, request: &HeaderMap) -> bool {
-        self.fields.iter().all(|field| field.matches(request))
+        self.fields.iter().all(|field| {
+            field.matches(request)
+                || (field.name == ACCEPT_LANGUAGE
+                    && self.language.as_deref().is_some_and(|own| prefers(request, own)))
+        })
     }
 
     /// Whether both were selected in the same way, so that one replaces the other.
@@ -123,6 +140,24 @@ impl Selecting {
             _ => normal(&self.name, request).as_deref() == self.normal.as_deref(),
         }
     }
+}
+
+/// Whether the request likes one language better than every other.
+fn prefers(request: &HeaderMap, language: &str) -> bool {
+    let Some(value) = single(request, &ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    let mut best = (String::new(), 0);
+    let mut alone = false;
+    for (name, weight) in members(value).into_iter().map(weighted) {
+        match weight.cmp(&best.1) {
+            std::cmp::Ordering::Greater => (best, alone) = ((name, weight), true),
+            std::cmp::Ordering::Equal => alone = false,
+            std::cmp::Ordering::Less => {}
+        }
+    }
+    alone && best.0 == language
 }
 
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {

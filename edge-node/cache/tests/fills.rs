@@ -406,3 +406,66 @@ async fn head_requests_do_not_fetch_content() {
     assert_eq!(source.seen.lock()[0].0, Method::HEAD);
     assert!(!bench.hits("/a"));
 }
+
+#[tokio::test]
+async fn explanations_name_what_is_stored_and_why_not() {
+    use verge_cache::State;
+    use verge_cache::freshness::{NotStored, TtlSource};
+    let bench = Bench::new();
+    let none = http::HeaderMap::new();
+    let explain = || bench.cache.explain(&bench.request(&Method::GET, "/a?x", &none));
+    assert_eq!((explain().state, explain().not_stored), (State::Absent, None));
+    let source = Scripted::new(|n, _| match n {
+        0 => reply(200, &[("cache-control", "private")], "x"),
+        _ => {
+            reply(200, &[("cache-control", "s-maxage=9"), ("cache-tag", "T"), ("age", "2")], "xyz")
+        }
+    });
+    bench.ok("/a?x", &[], &source).await;
+    let private = Some(NotStored::Private);
+    assert_eq!((explain().state, explain().not_stored), (State::HitForMiss, private));
+    bench.advance(60);
+    assert_eq!((explain().state, explain().not_stored), (State::Absent, private));
+    bench.ok("/a?x", &[], &source).await;
+    let told = explain();
+    assert_eq!(told.key, "shop https://shop.example/a?x");
+    assert_eq!((told.state, told.not_stored), (State::Fresh, None));
+    assert_eq!((told.age, told.ttl), (Some(2), Some(7)));
+    assert_eq!((told.ttl_source, told.size), (Some(TtlSource::SMaxage), Some(3)));
+    assert_eq!(told.tags, ["t"]);
+    bench.advance(8);
+    assert_eq!((explain().state, explain().ttl), (State::Stale, Some(-1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_under_constant_change_keeps_serving() {
+    // Purges, invalidations and flushes beside a crowd of readers: every answer is a whole one.
+    let bench = Arc::new(Bench::new());
+    let source = Scripted::new(|_, _| reply(200, &FRESH, vec![9; 50_000]));
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let storm = std::thread::spawn({
+        let (bench, stop) = (Arc::clone(&bench), Arc::clone(&stop));
+        move || {
+            let none = http::HeaderMap::new();
+            let mut n = 0;
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                n += 1;
+                match n % 4 {
+                    0 => bench.cache.flush(verge_config::Revision(n)),
+                    1 => bench.cache.invalidate(&bench.request(&Method::PUT, "/a", &none), &none),
+                    _ => drop(bench.hard(n, Selector::Url("/a".into()))),
+                }
+            }
+            n
+        }
+    });
+    for _ in 0..20 {
+        for task in crowd(&bench, 50, &[], &source).await {
+            let got = task.await.unwrap().unwrap();
+            assert_eq!((got.status, got.body.len()), (200, 50_000));
+        }
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(storm.join().unwrap() > 4);
+    until("every fill has ended", || bench.cache.stats().fills == 0).await;
+}

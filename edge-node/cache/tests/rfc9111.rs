@@ -234,12 +234,15 @@ async fn a_304_confirms_and_updates() {
         assert_eq!(got.header("content-length"), "5");
         assert_eq!(got.header("content-encoding"), "x");
         assert_eq!(got.header("cache-control"), "max-age=50");
-        assert_eq!(got.header("age"), "0");
-        bench.advance(49 - if outcome == Outcome::Hit { 0 } else { 49 });
+        let hit = outcome == Outcome::Hit;
+        assert_eq!(got.header("age"), if hit { "49" } else { "0" });
+        if !hit {
+            bench.advance(49);
+        }
     }
     assert_eq!(source.count(), 2);
     // The visitor's own condition is answered from what was confirmed.
-    bench.advance(50);
+    bench.advance(1);
     let got = bench.ok("/a", &[("if-none-match", "W/\"one\"")], &source).await;
     assert_eq!((got.status, source.count()), (304, 3));
 }
