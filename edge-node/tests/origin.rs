@@ -1,6 +1,12 @@
 //! Origins as they are and as they should not be, over real sockets: what the origin room makes of
 //! each. Starts no edge; only the room is under test.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub
+)]
 
 #[path = "origin/exchange.rs"]
 mod exchange;

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn special_addresses_are_forbidden_and_public_ones_are_not() {
+    fn private_addresses_are_for_the_operator_to_allow() {
         let private = [
             "127.0.0.1",
             "127.255.255.254",
@@ -141,6 +141,10 @@ mod tests {
             assert!(why(text, false).is_some(), "{text} must be forbidden");
             assert_eq!(why(text, true), None, "{text} is for the operator to allow");
         }
+    }
+
+    #[test]
+    fn other_special_addresses_are_forbidden_always_and_public_ones_never() {
         let never = [
             "0.0.0.0",
             "0.1.2.3",

@@ -155,7 +155,8 @@ impl Endpoint {
             if let Some(lease) = self.checkout().filter(|_| want == Want::Any) {
                 return Ok(lease);
             }
-            Some(guard)
+            // One who found that it speaks HTTP/1.1 lets all others dial at once.
+            (self.protocol.load(Ordering::Relaxed) != HTTP1).then_some(guard)
         } else {
             None
         };
@@ -257,8 +258,8 @@ impl Endpoint {
         open.idle
             .retain(|(sender, since)| !sender.is_closed() && now.duration_since(*since) < IDLE_FOR);
         open.h2.retain(|h2| {
-            let idle = h2.streams.load(Ordering::Relaxed) == 0;
-            !h2.sender.is_closed() && !(idle && now.duration_since(h2.used) >= IDLE_FOR)
+            let in_use = h2.streams.load(Ordering::Relaxed) > 0;
+            !h2.sender.is_closed() && (in_use || now.duration_since(h2.used) < IDLE_FOR)
         });
         open.idle.len() + open.h2.len()
     }
