@@ -53,6 +53,46 @@ async fn a_fetch_of_its_own_site_comes_to_the_host_whole() {
 }
 
 #[tokio::test]
+async fn a_get_is_sent_without_content_and_an_upload_with_it() {
+    for (method, path, content) in
+        [("GET", "/fetch?path=/x", ""), ("POST", "/fetch?path=/x", "what is sent")]
+    {
+        let host = Recorder::with(|request: Request<Body>| {
+            Box::pin(async move {
+                let is_empty = http_body::Body::is_end_stream(request.body());
+                assert_eq!(is_empty, request.method() == "GET");
+                let content = request.into_body().collect().await.unwrap().to_bytes();
+                Ok(Response::new(full(content)))
+            })
+        });
+        let mut request = get(path);
+        *request.method_mut() = method.parse().unwrap();
+        *request.body_mut() = full(content);
+        let handler = handler("hello-rust", roomy()).await;
+        let answer = handler.call(request, host).await.unwrap();
+        assert_eq!(text(answer).await, content);
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_read_the_upload_is_no_failure_of_the_fetch() {
+    // Answers at once, and drops the content unread, however much there is.
+    for length in [0, 10, 10 << 20] {
+        let host = Recorder::with(|request| {
+            drop(request);
+            Box::pin(async { Ok(Response::new(full("enough"))) })
+        });
+        let mut request = get("/fetch?path=/x");
+        *request.method_mut() = http::Method::PUT;
+        *request.body_mut() = full(vec![0; length]);
+        let handler = handler("hello-rust", roomy()).await;
+        let answer = handler.call(request, host.clone()).await.unwrap();
+        assert_eq!(text(answer).await, "enough");
+        assert_eq!(host.end().await.0, End::Responded);
+    }
+}
+
+#[tokio::test]
 async fn a_fetched_body_streams_through_while_it_arrives() {
     let (frames, content) = mpsc::channel::<Result<Frame<Bytes>, BoxError>>(1);
     let content = Mutex::new(Some(content));

@@ -18,7 +18,7 @@ use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpHooks,
 };
 
-use super::Call;
+use super::{Call, upload};
 use crate::host::FetchError;
 use crate::settings::limits;
 use crate::{Body, BoxError};
@@ -84,8 +84,8 @@ async fn send(call: &Call, request: Request<WasiBody>, options: RequestOptions) 
         }
     };
     let until = wanted.map_or(deadline, |wanted| wanted.min(deadline));
-    let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
-    match tokio::time::timeout_at(until, call.host.fetch(request)).await {
+    let fetch = async { call.host.fetch(upload::prepare(request).await).await };
+    match tokio::time::timeout_at(until, fetch).await {
         Ok(Ok(response)) => {
             let pause = options.between_bytes_timeout.unwrap_or(call.limits.wall);
             let response = response.map(|body| Timed::new(body, pause).boxed_unsync());

@@ -6,6 +6,7 @@ mod fetch;
 mod limiter;
 mod log;
 mod meter;
+mod upload;
 
 use std::sync::Arc;
 

@@ -25,9 +25,11 @@ fn greet(request: &Request<Body>) -> Result<Response<Body>, Error> {
     Ok(response.body(text.into())?)
 }
 
-/// Fetches `?path=` of the site that was asked and streams it on with one more field.
+/// Fetches `?path=` of the site that was asked, with the method and content that it was asked with,
+/// and streams it on with one more field.
 async fn fetch(request: Request<Body>) -> Result<Response<Body>, Error> {
-    let uri = request.uri();
+    let (parts, body) = request.into_parts();
+    let uri = &parts.uri;
     let Some(path) = parameter(uri, "path").filter(|path| path.starts_with('/')) else {
         let answer = Response::builder().status(StatusCode::BAD_REQUEST);
         return Ok(answer.body("say which path: /fetch?path=/x\n".to_owned().into())?);
@@ -35,7 +37,8 @@ async fn fetch(request: Request<Body>) -> Result<Response<Body>, Error> {
     let scheme = uri.scheme_str().unwrap_or("http");
     let authority = uri.authority().map_or("localhost", |authority| authority.as_str());
     let target: Uri = format!("{scheme}://{authority}{path}").parse()?;
-    let mut response = Client::new().send(Request::get(target).body(Body::empty())?).await?;
+    let fetch = Request::builder().method(parts.method).uri(target).body(body)?;
+    let mut response = Client::new().send(fetch).await?;
     response.headers_mut().insert("x-handler", "hello".parse()?);
     Ok(response)
 }
