@@ -2,13 +2,17 @@
 //! control plane without ever depending on it.
 
 pub mod admin;
-pub mod body;
-pub mod origin;
-pub mod telemetry;
 pub mod admit;
+pub mod body;
+pub mod control_link;
 pub mod front;
 pub mod listen;
+pub mod origin;
 pub mod respond;
 pub mod routing;
+mod run;
 pub mod serve;
 pub mod snapshot;
+pub mod telemetry;
+
+pub use run::{Addresses, Options, RunError, run, run_with};

@@ -13,7 +13,7 @@ const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 /// The failure of a GET, in its header section or its content.
 async fn failure(pool: &OriginPool) -> OriginError {
     match fetch(pool).await {
-        Ok((status, content)) => panic!("{status} with {} bytes was accepted", content.len()),
+        Ok((status, content)) => panic!("{status} with {content:?} was accepted"),
         Err(error) => error,
     }
 }

@@ -143,7 +143,8 @@ pub fn parse(bytes: &Bytes, max_fields: usize, max_target: usize) -> Result<Head
 fn bad_version(bytes: &[u8]) -> HeadError {
     let line = bytes.split(|b| *b == b'\r').next().unwrap_or_default();
     let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
-    if version.starts_with(b"HTTP/") && version.len() == 8 {
+    let three_parts = line.iter().filter(|b| **b == b' ').count() == 2;
+    if three_parts && version.starts_with(b"HTTP/") && version.len() == 8 {
         HeadError::Version
     } else {
         HeadError::Bad("not an HTTP request line")

@@ -13,7 +13,7 @@ use crate::body;
 use crate::front::{Context, upgrade};
 use crate::listen::Io;
 use crate::origin::OriginPool;
-use crate::serve::{Exchange, FastHit};
+use crate::serve::Exchange;
 use bytes::{Bytes, BytesMut};
 use head::{Framing, Head, HeadError, Scan};
 use http::{Method, Version};
