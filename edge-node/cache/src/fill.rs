@@ -457,3 +457,80 @@ impl http_body::Body for Reading {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use std::sync::Arc;
+    use verge_config::site::CachePolicy;
+
+    fn fill() -> Arc<Fill> {
+        let key = Key {
+            site: "s".into(),
+            scheme: "http".into(),
+            host: "h".into(),
+            path: "/".into(),
+            query: None,
+            kind: 0,
+            policy: Arc::new(CachePolicy::default()),
+        };
+        Fill::new(key, HeaderMap::new(), true, 0)
+    }
+
+    fn next(reader: &mut Reader) -> Option<Option<Result<Bytes, BodyError>>> {
+        std::future::poll_fn(|cx| reader.poll_chunk(cx)).now_or_never()
+    }
+
+    fn bytes(fill: &Fill) -> usize {
+        fill.buffer.lock().bytes
+    }
+
+    #[test]
+    fn a_body_that_is_not_kept_holds_only_what_somebody_has_yet_to_read() {
+        let fill = fill();
+        let (mut fast, mut slow) = (fill.reader(), fill.reader());
+        fill.stop_keeping();
+        fill.push("one".into());
+        fill.push("two".into());
+        assert!(matches!(next(&mut fast), Some(Some(Ok(data))) if data == "one"));
+        assert!(matches!(next(&mut fast), Some(Some(Ok(data))) if data == "two"));
+        assert!(next(&mut fast).is_none(), "no more yet");
+        assert_eq!(bytes(&fill), 6);
+        assert!(matches!(next(&mut slow), Some(Some(Ok(data))) if data == "one"));
+        assert_eq!(bytes(&fill), 3);
+        // Who leaves holds nothing.
+        drop(slow);
+        assert_eq!((bytes(&fill), fill.readers()), (0, 1));
+        fill.finish(Ok(()));
+        assert!(matches!(next(&mut fast), Some(None)));
+    }
+
+    #[test]
+    fn only_those_who_hold_others_up_are_cut_off() {
+        let fill = fill();
+        let (mut fast, mut slow) = (fill.reader(), fill.reader());
+        fill.stop_keeping();
+        fill.push("one".into());
+        // Nobody is ahead: nobody is cut off.
+        fill.buffer.lock().cut_slowest();
+        assert_eq!(fill.readers(), 2);
+        assert!(matches!(next(&mut fast), Some(Some(Ok(_)))));
+        fill.buffer.lock().cut_slowest();
+        assert!(matches!(next(&mut slow), Some(Some(Err(BodyError::TooSlow)))));
+        assert_eq!((bytes(&fill), fill.readers()), (0, 1));
+        drop(slow);
+        assert_eq!(fill.readers(), 1);
+        fill.push("two".into());
+        assert!(matches!(next(&mut fast), Some(Some(Ok(data))) if data == "two"));
+    }
+
+    #[test]
+    fn a_place_is_used_again_by_the_next_reader() {
+        let fill = fill();
+        for _ in 0..100 {
+            drop(fill.reader());
+        }
+        assert_eq!((fill.buffer.lock().readers.len(), fill.readers()), (1, 0));
+    }
+}

@@ -42,7 +42,7 @@ pub(crate) enum Inserted {
     Purged,
     /// Another key has the same 64 bits: it stays.
     Collision,
-    /// What is in is of a later epoch.
+    /// What is in is newer.
     Outdated,
 }
 
@@ -88,7 +88,7 @@ impl Store {
     }
 
     /// Stores an object: the purges are asked again under the entry's lock, and what would be selected
-    /// by the same requests goes, unless it is of a later epoch.
+    /// by the same requests goes, unless it is newer.
     pub(crate) fn insert(
         &self,
         hash: u64,
@@ -111,7 +111,7 @@ impl Store {
                 for other in &entry.variants {
                     if !other.same_selection(object) {
                         variants.push(Arc::clone(other));
-                    } else if other.epoch.applied > object.epoch.applied {
+                    } else if age_order(other) > age_order(object) {
                         outcome = Inserted::Outdated;
                         return Op::Nop;
                     }
@@ -164,6 +164,11 @@ impl Store {
         let evicted = self.evicted.load(Ordering::Relaxed);
         (self.entries.entry_count(), self.entries.weighted_size(), evicted)
     }
+}
+
+/// Later epochs and, within one, later answers are the newer ones.
+fn age_order(object: &StoredObject) -> (u64, u64) {
+    (object.epoch.applied, object.freshness.received)
 }
 
 fn same_key(a: &Key, b: &Key) -> bool {

@@ -166,7 +166,8 @@ async fn content_streams_to_every_reader_while_it_arrives() {
 async fn what_breaks_off_is_seen_to_and_never_stored() {
     // Too short, too long, an error in mid-stream; and, for control, what is whole.
     type Item = Result<&'static str, &'static str>;
-    let cases: [(&'static [(&str, &str)], &[Item], bool); 4] = [
+    type Case = (&'static [(&'static str, &'static str)], &'static [Item], bool);
+    let cases: [Case; 4] = [
         (&[FRESH[0], ("content-length", "9")], &[Ok("short")], false),
         (&[FRESH[0], ("content-length", "3")], &[Ok("longer")], false),
         (&FRESH, &[Ok("some"), Err("reset")], false),
@@ -224,8 +225,8 @@ async fn waiters_of_another_variant_fetch_their_own_once() {
     let bench = Arc::new(Bench::new());
     let gate = Arc::new(Semaphore::new(0));
     let source = gated(&gate, |_, request| {
-        let foo = request.headers["foo"].to_str().unwrap().to_owned();
-        reply(200, &[FRESH[0], ("vary", "foo")], foo)
+        let own = request.headers["foo"].to_str().unwrap().to_owned();
+        reply(200, &[FRESH[0], ("vary", "foo")], own)
     });
     let mut all = Vec::new();
     for fields in [&[("foo", "1")] as &'static [_], &[("foo", "2")], &[("foo", "3")]] {
@@ -234,8 +235,8 @@ async fn waiters_of_another_variant_fetch_their_own_once() {
         }
     }
     gate.add_permits(100);
-    for (foo, task) in all {
-        assert_eq!(task.await.unwrap().unwrap().text(), foo);
+    for (value, task) in all {
+        assert_eq!(task.await.unwrap().unwrap().text(), value);
     }
     assert_eq!(source.count(), 3);
 }

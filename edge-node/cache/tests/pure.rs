@@ -276,16 +276,16 @@ fn dates_in_all_three_formats_and_any_case() {
 #[test]
 fn selecting_fields_have_one_normal_form() {
     let names = [HeaderName::from_static("foo"), http::header::ACCEPT_LANGUAGE];
-    let request = |foo: &[&str], language: &str| {
+    let request = |values: &[&str], language: &str| {
         let mut map = HeaderMap::new();
-        for value in foo {
+        for value in values {
             map.append("foo", HeaderValue::from_str(value).unwrap());
         }
         map.insert("accept-language", HeaderValue::from_str(language).unwrap());
         map
     };
     let stored = Selection::of(&names, &request(&["1, 2"], "en, de"));
-    for (foo, language, expected) in [
+    for (values, language, expected) in [
         (vec!["1,2"], "de,en", true),
         (vec!["1", "2"], "eN , De", true),
         (vec![" 1 ,  2 "], "en;q=1, de", true),
@@ -294,7 +294,7 @@ fn selecting_fields_have_one_normal_form() {
         (vec!["1, 2"], "en", false),
         (vec![], "en, de", false),
     ] {
-        assert_eq!(stored.matches(&request(&foo, language)), expected, "{foo:?} {language}");
+        assert_eq!(stored.matches(&request(&values, language)), expected, "{values:?} {language}");
     }
     let quoted = Selection::of(&names[..1], &request(&["\"a, b\""], ""));
     assert!(!quoted.matches(&request(&["\"a,b\""], "")), "inside quotes white space counts");

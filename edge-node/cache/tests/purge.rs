@@ -22,14 +22,14 @@ fn url(value: &str) -> Selector {
 
 fn tagged() -> Arc<Scripted> {
     Scripted::new(|_, request| {
-        let foo = request.headers.get("foo").map_or("-", |v| v.to_str().unwrap()).to_owned();
+        let own = request.headers.get("foo").map_or("-", |v| v.to_str().unwrap()).to_owned();
         let fields = [
             ("cache-control", "max-age=100"),
             ("vary", "foo"),
             ("cache-tag", "Assets, css"),
             ("surrogate-key", "k1 k2"),
         ];
-        reply(200, &fields, foo)
+        reply(200, &fields, own)
     })
 }
 
@@ -64,19 +64,19 @@ async fn every_selector_reaches_what_it_names_and_nothing_else() {
         let source = tagged();
         let all = ["/blog/a", "/blog/a?x=1", "/blog/b/c", "/x"];
         for target in all {
-            for foo in ["1", "2"] {
-                bench.ok(target, &[("foo", foo)], &source).await;
+            for value in ["1", "2"] {
+                bench.ok(target, &[("foo", value)], &source).await;
             }
         }
         let matched = bench.hard(1, selector.clone());
         assert_eq!(matched, 2 * expected.len() as u64, "{selector:?}");
         let before = source.count();
         for target in all {
-            for foo in ["1", "2"] {
+            for value in ["1", "2"] {
                 let fetches = source.count();
-                bench.ok(target, &[("foo", foo)], &source).await;
+                bench.ok(target, &[("foo", value)], &source).await;
                 let gone = source.count() > fetches;
-                assert_eq!(gone, expected.contains(&target), "{selector:?} {target} {foo}");
+                assert_eq!(gone, expected.contains(&target), "{selector:?} {target} {value}");
             }
         }
         assert_eq!(source.count() - before, 2 * expected.len());
@@ -172,144 +172,162 @@ enum Held {
     On304,
 }
 
-/// The origin's truth is a number; a purge follows each change of it. Whatever is interleaved, a GET
+/// The origin's truth is a number, and a purge follows each change of it. Whatever is interleaved, a GET
 /// that begins after the purge has returned may not see an older number.
-/// Returns how often one did.
-async fn race(held: Held, iterations: usize, selector: Option<Selector>) -> usize {
-    let mut leaks = 0;
-    let bench = Arc::new(Bench::new());
-    let truth = Arc::new(AtomicU64::new(0));
-    let gate = Arc::new(Semaphore::new(0));
-    let asked = Arc::new(Semaphore::new(0));
-    let taps = Arc::new(Mutex::new(Vec::new()));
-    let source = {
-        let (truth, gate, asked) = (Arc::clone(&truth), Arc::clone(&gate), Arc::clone(&asked));
-        let taps = Arc::clone(&taps);
-        Scripted::later(move |_, request| {
-            let (truth, gate, asked) = (Arc::clone(&truth), Arc::clone(&gate), Arc::clone(&asked));
-            let taps = Arc::clone(&taps);
-            async move {
-                // What it is when the origin reads it, not when the answer gets through.
-                let now = truth.load(Ordering::SeqCst);
-                let tag = format!("\"{now}\"");
-                let fields =
-                    [("cache-control", "max-age=1"), ("etag", tag.as_str()), ("cache-tag", "t")];
-                asked.add_permits(1);
-                let confirmed = request.headers.get("if-none-match").is_some_and(|t| *t == *tag);
-                if held != Held::MidBody {
-                    gate.acquire().await.unwrap().forget();
-                }
-                if confirmed {
-                    return reply(304, &fields, "");
-                }
-                let mut answer = reply(200, &fields, now.to_string())?;
-                if held == Held::MidBody {
-                    let (tap, body) = tapped();
-                    taps.lock().push((tap, now));
-                    answer.body = body;
-                }
-                Ok(answer)
-            }
-            .boxed()
-        })
-    };
-    let release = |count: usize| {
-        gate.add_permits(count);
-        for (tap, value) in taps.lock().drain(..) {
+struct Race {
+    held: Held,
+    bench: Arc<Bench>,
+    source: Arc<Scripted>,
+    stage: Arc<Stage>,
+}
+
+/// What the source and the test share.
+struct Stage {
+    truth: AtomicU64,
+    /// The source has read the truth.
+    asked: Semaphore,
+    /// It may answer.
+    gate: Semaphore,
+    /// Bodies on their way, each with what it will say.
+    taps: Mutex<Vec<(common::Tap, u64)>>,
+}
+
+impl Stage {
+    async fn answer(&self, held: Held, request: verge_cache::SourceRequest) -> common::Reply {
+        // What it is when the origin reads it, not when the answer gets through.
+        let now = self.truth.load(Ordering::SeqCst);
+        let tag = format!("\"{now}\"");
+        let fields = [("cache-control", "max-age=1"), ("etag", tag.as_str()), ("cache-tag", "t")];
+        self.asked.add_permits(1);
+        if held != Held::MidBody {
+            self.gate.acquire().await.unwrap().forget();
+        }
+        if request.headers.get("if-none-match").is_some_and(|theirs| *theirs == *tag) {
+            return reply(304, &fields, "");
+        }
+        let mut answer = reply(200, &fields, now.to_string())?;
+        if held == Held::MidBody {
+            let (tap, body) = tapped();
+            self.taps.lock().push((tap, now));
+            answer.body = body;
+        }
+        Ok(answer)
+    }
+
+    /// Lets through whatever is held.
+    fn release(&self) {
+        self.gate.add_permits(1);
+        for (tap, value) in self.taps.lock().drain(..) {
             let text = value.to_string();
             let (a, b) = text.split_at(text.len() / 2);
             for part in [a, b] {
                 drop(tap.send(Ok(Bytes::copy_from_slice(part.as_bytes()))));
             }
         }
-    };
-    for n in 1..=iterations {
-        if held == Held::On304 {
-            // Something stored and stale, which the origin would confirm.
-            let get = tokio::spawn({
-                let (bench, source) = (Arc::clone(&bench), Arc::clone(&source));
-                async move { bench.ok("/a", &[], &source).await }
-            });
-            gate.add_permits(4);
-            get.await.unwrap();
-            while gate.forget_permits(100) > 0 {}
-            while asked.forget_permits(100) > 0 {}
-            bench.advance(2);
+    }
+
+    fn reset(&self) {
+        for semaphore in [&self.gate, &self.asked] {
+            while semaphore.forget_permits(100) > 0 {}
         }
-        let old = tokio::spawn({
-            let (bench, source) = (Arc::clone(&bench), Arc::clone(&source));
-            async move {
-                let response = bench.serve(Method::GET, "/a", &[], &source).await.unwrap();
-                read(response).await.unwrap()
-            }
+    }
+}
+
+impl Race {
+    fn new(held: Held) -> Race {
+        let stage = Arc::new(Stage {
+            truth: AtomicU64::new(0),
+            asked: Semaphore::new(0),
+            gate: Semaphore::new(0),
+            taps: Mutex::default(),
         });
-        // The origin has read its truth and is held.
-        asked.acquire().await.unwrap().forget();
-        if held == Held::MidBody {
-            common::until("the head is in", || !taps.lock().is_empty()).await;
+        let shared = Arc::clone(&stage);
+        let source = Scripted::later(move |_, request| {
+            let stage = Arc::clone(&shared);
+            async move { stage.answer(held, request).await }.boxed()
+        });
+        Race { held, bench: Arc::new(Bench::new()), source, stage }
+    }
+
+    fn get(&self) -> tokio::task::JoinHandle<u64> {
+        let (bench, source) = (Arc::clone(&self.bench), Arc::clone(&self.source));
+        tokio::spawn(async move {
+            let response = bench.serve(Method::GET, "/a", &[], &source).await.unwrap();
+            read(response).await.unwrap().text().parse().unwrap()
+        })
+    }
+
+    async fn finish(&self, get: tokio::task::JoinHandle<u64>) -> u64 {
+        while !get.is_finished() {
+            self.stage.release();
+            tokio::task::yield_now().await;
         }
-        truth.store(n as u64, Ordering::SeqCst);
-        if let Some(selector) = &selector {
-            bench.hard(n as u64, selector.clone());
+        get.await.unwrap()
+    }
+
+    /// One race; how many of the two GETs after the purge saw what was before it.
+    async fn once(&self, n: u64, selector: Option<&Selector>) -> usize {
+        if self.held == Held::On304 {
+            // Something stored and stale, which the origin would confirm.
+            self.finish(self.get()).await;
+            self.bench.advance(2);
+            self.stage.reset();
+        }
+        let old = self.get();
+        // The origin has read its truth and is held.
+        self.stage.asked.acquire().await.unwrap().forget();
+        if self.held == Held::MidBody {
+            common::until("the head is in", || !self.stage.taps.lock().is_empty()).await;
+        }
+        self.stage.truth.store(n, Ordering::SeqCst);
+        if let Some(selector) = selector {
+            self.bench.hard(n, selector.clone());
         }
         // The next one begins after the purge: it must not join, and not find, what was before.
-        let next = tokio::spawn({
-            let (bench, source) = (Arc::clone(&bench), Arc::clone(&source));
-            async move {
-                let response = bench.serve(Method::GET, "/a", &[], &source).await.unwrap();
-                read(response).await.unwrap()
-            }
-        });
-        if n % 2 == 0 && selector.is_some() {
-            asked.acquire().await.unwrap().forget();
+        let next = self.get();
+        if n.is_multiple_of(2) && selector.is_some() {
+            self.stage.asked.acquire().await.unwrap().forget();
         }
-        while !(old.is_finished() && next.is_finished()) {
-            release(1);
-            tokio::task::yield_now().await;
-        }
-        old.await.unwrap();
-        let seen: u64 = next.await.unwrap().text().parse().unwrap();
-        leaks += usize::from(seen < n as u64);
-        while gate.forget_permits(100) > 0 {}
-        while asked.forget_permits(100) > 0 {}
-        // What is stored now is of after the purge too.
-        let after = tokio::spawn({
-            let (bench, source) = (Arc::clone(&bench), Arc::clone(&source));
-            async move { bench.ok("/a", &[], &source).await }
-        });
-        while !after.is_finished() {
-            release(1);
-            tokio::task::yield_now().await;
-        }
-        let seen: u64 = after.await.unwrap().text().parse().unwrap();
-        leaks += usize::from(seen < n as u64);
-        while gate.forget_permits(100) > 0 {}
-        while asked.forget_permits(100) > 0 {}
-        bench.advance(2);
-        bench.hard(n as u64, url("/a"));
+        let next = self.finish(next).await;
+        self.finish(old).await;
+        // What is stored by now must be of after the purge too.
+        let after = self.finish(self.get()).await;
+        self.stage.reset();
+        self.bench.advance(2);
+        self.bench.hard(n, url("/a"));
+        usize::from(next < n) + usize::from(after < n)
     }
-    leaks
+}
+
+/// How often a race was lost.
+async fn lost(held: Held, times: u64, selector: Option<Selector>) -> usize {
+    let race = Race::new(held);
+    let mut lost = 0;
+    for n in 1..=times {
+        lost += race.once(n, selector.as_ref()).await;
+    }
+    lost
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_before_the_header_section_wins() {
-    assert_eq!(race(Held::BeforeHead, 1000, Some(url("/a"))).await, 0);
+    assert_eq!(lost(Held::BeforeHead, 1000, Some(url("/a"))).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_in_mid_body_wins() {
-    assert_eq!(race(Held::MidBody, 1000, Some(Selector::Tag("t".into()))).await, 0);
+    assert_eq!(lost(Held::MidBody, 1000, Some(Selector::Tag("t".into()))).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_during_a_revalidation_wins_over_its_304() {
-    assert_eq!(race(Held::On304, 1000, Some(Selector::Prefix("/".into()))).await, 0);
+    assert_eq!(lost(Held::On304, 1000, Some(Selector::Prefix("/".into()))).await, 0);
 }
 
 /// For control: without the purge each race does show what is old.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_purge_every_race_is_lost() {
     for held in [Held::BeforeHead, Held::MidBody, Held::On304] {
-        assert!(race(held, 20, None).await > 0, "{held:?}");
+        assert!(lost(held, 20, None).await > 0, "{held:?}");
     }
 }

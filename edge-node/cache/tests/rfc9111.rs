@@ -334,22 +334,22 @@ async fn head_is_answered_from_a_stored_get_and_otherwise_passed() {
 async fn variants_are_kept_apart_and_capped() {
     let bench = Bench::with(|settings| settings.max_variants = 4, CachePolicy::default());
     let source = Scripted::new(|_, request| {
-        let foo = request.headers.get("foo").map_or("none", |v| v.to_str().unwrap()).to_owned();
-        reply(200, &[("cache-control", "max-age=10"), ("vary", "Foo")], foo)
+        let own = request.headers.get("foo").map_or("none", |v| v.to_str().unwrap()).to_owned();
+        reply(200, &[("cache-control", "max-age=10"), ("vary", "Foo")], own)
     });
     for round in 0..2 {
-        for foo in ["1", "2", "3"] {
-            let got = bench.ok("/a", &[("foo", foo), ("bar", "x")], &source).await;
-            assert_eq!(got.text(), foo, "round {round}");
+        for value in ["1", "2", "3"] {
+            let got = bench.ok("/a", &[("foo", value), ("bar", "x")], &source).await;
+            assert_eq!(got.text(), value, "round {round}");
         }
     }
     assert_eq!(source.count(), 3);
     assert_eq!(bench.ok("/a", &[], &source).await.text(), "none");
     assert_eq!(bench.ok("/a", &[("foo", " 1 ")], &source).await.text(), "1");
     assert_eq!(source.count(), 4);
-    for foo in 10..1000 {
-        let foo = foo.to_string();
-        assert_eq!(bench.ok("/a", &[("foo", &foo)], &source).await.text(), foo);
+    for n in 10..1000 {
+        let value = n.to_string();
+        assert_eq!(bench.ok("/a", &[("foo", &value)], &source).await.text(), value);
     }
     let request = bench.request(&Method::GET, "/a", &EMPTY);
     assert_eq!(bench.cache.explain(&request).variants, 4);
