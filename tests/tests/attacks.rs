@@ -168,8 +168,11 @@ async fn two_edges_that_point_at_each_other_are_a_loop() {
         |edge: &Edge| site::plain(&origin).replace(&origin.url(), &format!("http://{}", edge.http));
     std::fs::write(one.file("verge.toml"), toward(&two)).unwrap();
     std::fs::write(two.file("verge.toml"), toward(&one)).unwrap();
+    // Each time another path: what was stored before the loop is no proof.
+    let round = AtomicUsize::new(0);
     let reply = until("the loop to be told", || async {
-        let reply = one.get("a.example", "/round").await;
+        let path = format!("/round/{}", round.fetch_add(1, Ordering::SeqCst));
+        let reply = one.get("a.example", &path).await;
         (reply.status >= 500).then_some(reply)
     })
     .await;

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use verge_tests::process::guest;
 use verge_tests::wait::within;
-use verge_tests::{Edge, Http1, Origin, answer, site};
+use verge_tests::{Edge, Http1, Origin, answer, site, until};
 
 const FRESH: &[(&str, &str)] = &[("Cache-Control", "max-age=3600")];
 
@@ -142,8 +142,11 @@ async fn a_request_that_comes_round_again_is_a_loop() {
     // The site's origin is the edge itself.
     let own = site::plain(&origin).replace(&origin.url(), &format!("http://{}", circle.http));
     std::fs::write(circle.file("verge.toml"), own).unwrap();
-    let looped = verge_tests::until("the loop to be in force", || async {
-        let reply = circle.get("a.example", "/round").await;
+    // Each time another path: what was stored before the loop is no proof.
+    let round = AtomicUsize::new(0);
+    let looped = until("the loop to be in force", || async {
+        let path = format!("/plain/{}", round.fetch_add(1, Ordering::SeqCst));
+        let reply = circle.get("a.example", &path).await;
         (reply.status != 200).then_some(reply)
     })
     .await;

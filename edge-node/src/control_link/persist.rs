@@ -33,7 +33,8 @@ impl Applier {
             let _ = tokio::task::spawn_blocking(move || blobs.retain(&wanted)).await;
         }
         self.effects.status.set_applied(self.position.applied);
-        if !self.is_starting_over() {
+        // A feed that was lost before its first line has put nothing in force.
+        if !self.is_starting_over() && !self.position.history.is_empty() {
             self.effects.status.set_ready();
         }
         self.effects.outbox.push(std::mem::take(&mut self.purges));
