@@ -20,7 +20,7 @@ const MAX_TRIES: usize = 4;
 /// How long the first address has before the next is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 /// The most bytes of a response's header section, and of content read ahead.
-const MAX_HEAD_BYTES: usize = 128 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 128 * 1024;
 /// The most fields of a response.
 const MAX_FIELDS: usize = 200;
 

@@ -1,6 +1,7 @@
 //! One request and its response on one connection: the clocks that run over them, and what of the
 //! response is refused. Chooses no connection; that is `pool`'s part.
 
+use super::connect::MAX_HEAD_BYTES;
 use super::error::{Stage, from_hyper};
 use super::pool::Lease;
 use super::{OriginError, outgoing};
@@ -145,7 +146,7 @@ pub(super) async fn await_head<F: Future>(
 ///
 /// # Errors
 /// `Protocol`: a status outside 200 to 599, or a framing by which two readers could differ
-/// (RFC 9112 section 6.3).
+/// (RFC 9112 section 6.3). `HeadTooLarge`.
 pub(super) fn accept(
     response: Response<Incoming>,
     lease: Lease,
@@ -154,6 +155,7 @@ pub(super) fn accept(
 ) -> Result<Response<Body>, OriginError> {
     let (mut parts, content) = response.into_parts();
     check_framing(parts.version, &parts.headers)?;
+    check_size(&parts.headers)?;
     if !(200..=599).contains(&parts.status.as_u16()) {
         return Err(OriginError::Protocol { what: format!("status {}", parts.status.as_u16()) });
     }
@@ -172,6 +174,12 @@ pub(super) fn accept(
         _permit: permit,
     };
     Ok(Response::from_parts(parts, download.boxed_unsync()))
+}
+
+/// hyper's own limit is one on what it has read when it looks, which may be twice as much.
+fn check_size(headers: &HeaderMap) -> Result<(), OriginError> {
+    let bytes: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    if bytes > MAX_HEAD_BYTES { Err(OriginError::HeadTooLarge) } else { Ok(()) }
 }
 
 /// hyper takes any coding that ends in `chunked`, and reads to the close what ends otherwise: both

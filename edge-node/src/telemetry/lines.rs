@@ -161,7 +161,7 @@ mod tests {
         let (lines, guard) = start(Box::new(Stuck(stuck)), "stuck").unwrap();
         let before = metrics().log_lines_dropped.get();
         // More than the queue and the batch in the thread's hands hold together.
-        for _ in 0..MAX_WAITING + BATCH_BYTES {
+        for _ in 0..2 * (MAX_WAITING + BATCH_BYTES) {
             lines.make_writer().write_all(b"x").unwrap();
         }
         assert!(metrics().log_lines_dropped.get() > before);
