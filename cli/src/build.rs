@@ -45,7 +45,7 @@ pub(crate) fn projects(folder: &Path, document: &SiteDocument) -> BTreeSet<Proje
 /// The project of a component: the nearest folder above it, within the site's own folder, that has
 /// `Cargo.toml` where the component is below its `target/`, or `package.json` with a build script.
 /// What lies elsewhere is somebody else's and is taken as it is.
-fn project_of(folder: &Path, component: &Path) -> Option<Project> {
+pub(crate) fn project_of(folder: &Path, component: &Path) -> Option<Project> {
     if component.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
     {
         return None;

@@ -30,6 +30,17 @@ impl Output {
         write(&mut std::io::stdout().lock(), &text);
     }
 
+    /// Shows one of many results of a command that goes on: a line for people, a line of JSON for
+    /// programs.
+    pub(crate) fn event<T: Serialize>(self, value: &T, people: &str) {
+        let text = if self.json {
+            serde_json::to_string(value).unwrap_or_default()
+        } else {
+            clean(people).replace('\n', " ")
+        };
+        write(&mut std::io::stdout().lock(), &text);
+    }
+
     /// Tells people how far it is; programs are told results only.
     pub(crate) fn note(self, text: &str) {
         if !self.json {
