@@ -132,6 +132,8 @@ impl Cache {
     /// An empty cache.
     #[must_use]
     pub fn new(settings: Settings) -> Cache {
+        // The first look at the clock is its anchor.
+        let _ = settings.clock.now();
         let hasher = RandomState::new();
         let store = Store::new(settings.ram_bytes, settings.max_variants, hasher.clone());
         let marks =

@@ -21,7 +21,9 @@ pub enum Clock {
 pub struct Now {
     /// Milliseconds on a clock that never jumps; only differences mean anything.
     pub mono: u64,
-    /// Seconds since the Unix epoch.
+    /// Seconds since the Unix epoch: the earlier of what the wall clock shows now, and what it showed
+    /// at the start plus the time since. So neither a jump of the clock nor a wrong start makes
+    /// responses look older than they are (RFC 9111 section 4.2.3, `apparent_age`).
     pub wall: u64,
 }
 
@@ -30,6 +32,18 @@ pub struct Now {
 pub struct ManualClock {
     mono: AtomicU64,
     wall_ms: AtomicU64,
+    /// What the wall clock would show had nobody set it.
+    steady_ms: AtomicU64,
+}
+
+/// Both clocks at the first look at them.
+fn start() -> (Instant, u64) {
+    static START: OnceLock<(Instant, u64)> = OnceLock::new();
+    *START.get_or_init(|| (Instant::now(), shown()))
+}
+
+fn shown() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 // === impl Clock ===
@@ -44,12 +58,8 @@ impl Clock {
     /// The monotonic clock alone, in milliseconds: all that a hit needs.
     #[must_use]
     pub fn mono(&self) -> u64 {
-        static START: OnceLock<Instant> = OnceLock::new();
         match self {
-            Clock::System => {
-                let start = *START.get_or_init(Instant::now);
-                u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
-            }
+            Clock::System => u64::try_from(start().0.elapsed().as_millis()).unwrap_or(u64::MAX),
             Clock::Manual(clock) => clock.mono.load(Ordering::Acquire),
         }
     }
@@ -57,9 +67,13 @@ impl Clock {
     fn wall(&self) -> u64 {
         match self {
             Clock::System => {
-                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+                let (instant, wall) = start();
+                shown().min(wall.saturating_add(instant.elapsed().as_secs()))
             }
-            Clock::Manual(clock) => clock.wall_ms.load(Ordering::Acquire) / 1000,
+            Clock::Manual(clock) => {
+                let wall = clock.wall_ms.load(Ordering::Acquire);
+                wall.min(clock.steady_ms.load(Ordering::Acquire)) / 1000
+            }
         }
     }
 }
@@ -73,6 +87,7 @@ impl ManualClock {
         Arc::new(ManualClock {
             mono: AtomicU64::new(1_000_000),
             wall_ms: AtomicU64::new(wall.saturating_mul(1000)),
+            steady_ms: AtomicU64::new(wall.saturating_mul(1000)),
         })
     }
 
@@ -81,6 +96,7 @@ impl ManualClock {
         let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         self.mono.fetch_add(ms, Ordering::AcqRel);
         self.wall_ms.fetch_add(ms, Ordering::AcqRel);
+        self.steady_ms.fetch_add(ms, Ordering::AcqRel);
     }
 
     /// Somebody sets the wall clock; no time passes.

@@ -288,7 +288,8 @@ impl Job {
             let delay = exchange.received.mono.saturating_sub(exchange.requested.mono);
             self.inner.mark(self.hash, passing, reason, delay);
         }
-        if !head.stored && !head.shared {
+        // What may not be stored is for those who wait already, at most.
+        if head.judgement.refused.is_some() {
             self.leave();
         }
         if let Some(reason) = reason {

@@ -7,9 +7,10 @@ use crate::conditional::{self, Condition};
 use crate::fill::{Head, Reader, Reading};
 use crate::object::StoredObject;
 use crate::range::{ByteRange, Resolved};
+use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, HeaderName, RANGE,
+    AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    HeaderName, RANGE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
@@ -42,15 +43,15 @@ pub(crate) fn from_object(
         _ if request.method == Method::HEAD || object.is_empty() => Body::Empty,
         Part::Whole => Body::Whole(object.body.clone()),
         Part::NotModified | Part::Unsatisfiable => Body::Empty,
-        Part::Range(start, end) => Body::Whole(slice(object, start, end)),
+        Part::Range(start, end) => Body::Whole(slice(&object.body, start, end)),
     };
     Response { status: code, headers, body, outcome }
 }
 
-fn slice(object: &StoredObject, start: u64, end: u64) -> bytes::Bytes {
-    let start = usize::try_from(start).unwrap_or(usize::MAX).min(object.body.len());
-    let end = usize::try_from(end).unwrap_or(usize::MAX).saturating_add(1).min(object.body.len());
-    object.body.slice(start..end.max(start))
+fn slice(content: &Bytes, start: u64, end: u64) -> Bytes {
+    let start = usize::try_from(start).unwrap_or(usize::MAX).min(content.len());
+    let end = usize::try_from(end).unwrap_or(usize::MAX).saturating_add(1).min(content.len());
+    content.slice(start..end.max(start))
 }
 
 /// The answer out of a fill whose content is on its way.
@@ -69,13 +70,17 @@ pub(crate) fn from_head(
     if head.stored || age > 0 {
         headers.insert(AGE, HeaderValue::from(age));
     }
-    let part = part_of(request, head.status, &head.fields.visible, head.length);
-    let code = apply(&part, head.status, head.length, &mut headers);
-    let body = match part {
-        Part::NotModified | Part::Unsatisfiable => Body::Empty,
+    let complete = reader.complete();
+    let length = head.length.or_else(|| Some(complete.as_ref()?.len() as u64));
+    let part = part_of(request, head.status, &head.fields.visible, length);
+    let code = apply(&part, head.status, length, &mut headers);
+    let body = match (part, complete) {
+        (Part::NotModified | Part::Unsatisfiable, _) => Body::Empty,
         _ if request.method == Method::HEAD || bodiless(head.status) => Body::Empty,
-        Part::Whole => stream(reader, None),
-        Part::Range(start, end) => stream(reader, Some((start, end))),
+        (Part::Whole, Some(content)) => Body::Whole(content),
+        (Part::Range(start, end), Some(content)) => Body::Whole(slice(&content, start, end)),
+        (Part::Whole, None) => stream(reader, None),
+        (Part::Range(start, end), None) => stream(reader, Some((start, end))),
     };
     Response { status: code, headers, body, outcome }
 }
@@ -136,8 +141,8 @@ fn apply(
         Part::Whole => {
             if bodiless(status) {
                 headers.remove(CONTENT_LENGTH);
-            } else if status == StatusCode::OK && length.is_some() {
-                headers.entry(ACCEPT_RANGES).or_insert_with(|| HeaderValue::from_static("bytes"));
+            } else if let Some(length) = length {
+                crate::object::with_length(headers, status, length);
             }
             status
         }

@@ -435,6 +435,19 @@ async fn age_date_and_cache_status_tell_the_truth() {
 }
 
 #[tokio::test]
+async fn a_clock_that_jumps_makes_nothing_older() {
+    for jump in [NOW + 86_400, NOW - 86_400] {
+        let bench = Bench::new();
+        bench.clock.set_wall(jump);
+        let date = dated(0);
+        let fields = [("date", date.as_str()), ("cache-control", "max-age=10")];
+        assert!(reused_with(&bench, 200, &fields, &[], 9).await, "{jump}");
+        bench.advance(1);
+        assert!(!bench.hits("/a"), "it still becomes stale on time");
+    }
+}
+
+#[tokio::test]
 async fn unsafe_methods_invalidate_and_doom_fills() {
     let bench = Bench::new();
     let source =
