@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -16,6 +17,9 @@ const KEY_FILE: &str = "key";
 /// As long as a block of SHA-256, the longest that HMAC takes as it is.
 const KEY_BYTES: usize = 64;
 const TAG_BYTES: usize = 32;
+const EXTENSION: &str = "cwasm";
+/// How old a draft must be to count as left behind by a process that is gone.
+const DRAFT_AGE: Duration = Duration::from_secs(3600);
 
 /// The folder of artefacts, its key and the engine that they must fit.
 pub(crate) struct Artefacts {
@@ -23,11 +27,13 @@ pub(crate) struct Artefacts {
     key: [u8; KEY_BYTES],
     engine: Engine,
     compatibility: u64,
+    most: u64,
 }
 
 impl Artefacts {
-    /// Opens the folder, for this user only, and makes it and its key when absent.
-    pub(crate) fn open(folder: &Path, engine: &Engine) -> io::Result<Artefacts> {
+    /// Opens the folder, for this user only, and makes it and its key when absent. It is kept below
+    /// so many bytes; what was not used for longest goes first.
+    pub(crate) fn open(folder: &Path, most: u64, engine: &Engine) -> io::Result<Artefacts> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
         let key = match read_key(folder)? {
@@ -37,7 +43,10 @@ impl Artefacts {
         let mut hasher = std::hash::DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let compatibility = hasher.finish();
-        Ok(Artefacts { folder: folder.to_owned(), key, engine: engine.clone(), compatibility })
+        let (folder, engine) = (folder.to_owned(), engine.clone());
+        let artefacts = Artefacts { folder, key, engine, compatibility, most };
+        artefacts.prune()?;
+        Ok(artefacts)
     }
 
     /// The component with this digest, when this installation has compiled it for this engine.
@@ -45,6 +54,8 @@ impl Artefacts {
     pub(crate) fn load(&self, digest: &str) -> Option<Component> {
         let path = self.path(digest);
         let sealed = fs::read(&path).ok()?;
+        // Its time tells when it was last used; that it cannot be set only makes it go earlier.
+        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         let loaded = self.unseal(digest, &sealed).and_then(|artefact| {
             self.deserialize(artefact)
                 .inspect_err(|error| tracing::warn!(digest, %error, "artefact does not load"))
@@ -68,7 +79,7 @@ impl Artefacts {
     }
 
     fn path(&self, digest: &str) -> PathBuf {
-        self.folder.join(format!("{digest}-{:016x}.cwasm", self.compatibility))
+        self.folder.join(format!("{digest}-{:016x}.{EXTENSION}", self.compatibility))
     }
 
     fn write(&self, digest: &str, artefact: &[u8]) -> io::Result<()> {
@@ -77,6 +88,34 @@ impl Artefacts {
         file.write_all(artefact)?;
         file.as_file().sync_data()?;
         file.persist(self.path(digest)).map_err(|error| error.error)?;
+        self.prune()
+    }
+
+    /// Removes the drafts that were left behind, and artefacts until the rest is small enough.
+    fn prune(&self) -> io::Result<()> {
+        let now = SystemTime::now();
+        let (mut artefacts, mut total) = (Vec::new(), 0u64);
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let (path, metadata) = (entry.path(), entry.metadata()?);
+            let used = metadata.modified()?;
+            if path.extension().is_some_and(|extension| extension == EXTENSION) {
+                total = total.saturating_add(metadata.len());
+                artefacts.push((used, metadata.len(), path));
+            } else if path.file_name().is_some_and(|name| name != KEY_FILE)
+                && now.duration_since(used).is_ok_and(|age| age > DRAFT_AGE)
+            {
+                let _ = fs::remove_file(&path);
+            }
+        }
+        artefacts.sort();
+        for (_, length, path) in artefacts {
+            if total <= self.most {
+                break;
+            }
+            fs::remove_file(&path)?;
+            total = total.saturating_sub(length);
+        }
         Ok(())
     }
 
@@ -151,7 +190,11 @@ mod tests {
     use super::*;
 
     fn open(folder: &Path) -> Artefacts {
-        Artefacts::open(folder, &crate::engine::compiler().unwrap()).unwrap()
+        bounded(folder, u64::MAX)
+    }
+
+    fn bounded(folder: &Path, most: u64) -> Artefacts {
+        Artefacts::open(folder, most, &crate::engine::compiler().unwrap()).unwrap()
     }
 
     fn compiled(store: &Artefacts) -> Vec<u8> {
@@ -209,6 +252,45 @@ mod tests {
         theirs.keep("a", &compiled(&theirs)).unwrap();
         fs::copy(theirs.path("a"), mine.path("a")).unwrap();
         assert!(mine.load("a").is_none());
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let size = {
+            let store = open(folder.path());
+            compiled(&store).len() as u64 + TAG_BYTES as u64
+        };
+        let store = bounded(folder.path(), size * 2);
+        let artefact = compiled(&store);
+        let used = |name: &str, seconds: u64| {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            File::open(store.path(name)).unwrap().set_modified(time).unwrap();
+        };
+        for (n, name) in ["a", "b"].into_iter().enumerate() {
+            store.keep(name, &artefact).unwrap();
+            used(name, n as u64);
+        }
+        assert!(store.load("a").is_some(), "used again, so it stays");
+        store.keep("c", &artefact).unwrap();
+        let kept = ["a", "b", "c"].map(|name| store.path(name).exists());
+        assert_eq!(kept, [true, false, true]);
+    }
+
+    #[test]
+    fn drafts_left_behind_go_and_the_key_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = open(folder.path()).key;
+        let old = SystemTime::now() - DRAFT_AGE * 2;
+        for name in [".tmpold", KEY_FILE] {
+            let path = folder.path().join(name);
+            let file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+            file.set_modified(old).unwrap();
+        }
+        fs::write(folder.path().join(".tmpnew"), b"half").unwrap();
+        assert_eq!(open(folder.path()).key, key);
+        assert!(!folder.path().join(".tmpold").exists());
+        assert!(folder.path().join(".tmpnew").exists());
     }
 
     #[test]

@@ -55,9 +55,9 @@ fn pool(settings: &SandboxSettings) -> PoolingAllocationConfig {
     let count = settings.max_instances;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(count)
-        .total_core_instances(count.saturating_mul(8))
+        .total_core_instances(count.saturating_mul(limits::CORE_INSTANCES))
         .total_memories(count)
-        .total_tables(count.saturating_mul(2))
+        .total_tables(count.saturating_mul(4))
         .total_stacks(count)
         .max_core_instances_per_component(limits::CORE_INSTANCES)
         .max_memories_per_component(limits::MEMORIES)

@@ -159,7 +159,8 @@ impl Sandbox {
         let engine = engine::runner(&settings).map_err(unset)?;
         let linker = crate::guest::linker(&engine).map_err(unset)?;
         let artefacts =
-            Artefacts::open(&settings.artefact_dir, &engine).map_err(SandboxError::Artefacts)?;
+            Artefacts::open(&settings.artefact_dir, settings.max_artefact_bytes, &engine)
+                .map_err(SandboxError::Artefacts)?;
         let ticker = Ticker::start(&engine, settings.epoch_tick).map_err(SandboxError::Ticker)?;
         let compiler =
             Compiler::new(settings.compiler, settings.compile, settings.max_compilations);

@@ -27,14 +27,15 @@ pub mod limits {
     pub const HOSTCALL_BYTES: usize = 8 * 1024 * 1024;
     /// Random bytes in one call.
     pub const RANDOM_BYTES: u64 = 64 * 1024;
-    /// What the host keeps for a guest at the same time: bodies, fields, streams, pollables.
-    pub const RESOURCES: usize = 10_000;
+    /// What the host keeps for a guest at the same time: bodies, fields, streams, pollables. Times
+    /// the largest of them (`FIELDS_BYTES`), it bounds the host memory that a guest can take.
+    pub const RESOURCES: usize = 2048;
     /// One write to an outgoing body, in bytes; two of them may wait for their reader.
     pub const BODY_CHUNK_BYTES: usize = 64 * 1024;
     /// The stack of WebAssembly frames, in bytes.
     pub const STACK_BYTES: usize = 512 * 1024;
-    /// Core instances, memories and tables of one component.
-    pub const CORE_INSTANCES: u32 = 40;
+    /// Core instances of one component; a Python one has one for each of its libraries.
+    pub const CORE_INSTANCES: u32 = 100;
     /// Linear memories of one component.
     pub const MEMORIES: u32 = 4;
     /// Tables of one component.
@@ -77,6 +78,8 @@ impl Default for CompileLimits {
 pub struct SandboxSettings {
     /// Where compiled artefacts are kept. Made when absent, for this user only (0700).
     pub artefact_dir: PathBuf,
+    /// The artefacts' bytes on disk; those that were not used for longest go first.
+    pub max_artefact_bytes: u64,
     /// How to start the compiler.
     pub compiler: CompilerCommand,
     /// What one compilation may use.
@@ -99,6 +102,7 @@ impl SandboxSettings {
     pub fn new(artefact_dir: impl Into<PathBuf>, compiler: CompilerCommand) -> SandboxSettings {
         SandboxSettings {
             artefact_dir: artefact_dir.into(),
+            max_artefact_bytes: 4 * 1024 * 1024 * 1024,
             compiler,
             compile: CompileLimits::default(),
             max_compilations: 1,
