@@ -8,7 +8,9 @@ use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -18,8 +20,10 @@ use tokio::sync::Semaphore;
 
 /// Validations at a time: each holds a whole component in memory and a core.
 const VALIDATIONS: usize = 2;
-/// Uploads at a time; each has a temporary file of at most the largest component.
-const UPLOADS: usize = 16;
+/// Uploads at a time, of all and of one tenant; each has a temporary file of at most the largest
+/// component.
+const UPLOADS: usize = 32;
+const UPLOADS_PER_TENANT: usize = 8;
 
 /// Why a component is not stored.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +51,14 @@ pub(crate) struct Blobs {
     drafts: PathBuf,
     limit: u64,
     validations: Semaphore,
-    uploads: Semaphore,
+    /// Uploads under way, by tenant.
+    uploads: Mutex<HashMap<String, usize>>,
+}
+
+/// An upload under way; it counts until it is dropped.
+struct Upload<'b> {
+    blobs: &'b Blobs,
+    tenant: &'b str,
 }
 
 /// Content that was received whole and has the digest that it was sent under.
@@ -79,7 +90,7 @@ impl Blobs {
             drafts,
             limit,
             validations: Semaphore::new(VALIDATIONS),
-            uploads: Semaphore::new(UPLOADS),
+            uploads: Mutex::default(),
         })
     }
 
@@ -95,10 +106,11 @@ impl Blobs {
     /// See [`BlobError`].
     pub(crate) async fn put(
         &self,
+        tenant: &str,
         digest: &str,
         content: BoxStream<'_, Result<Bytes, axum::Error>>,
     ) -> Result<u64, BlobError> {
-        let _upload = self.uploads.try_acquire().map_err(|_| BlobError::Busy)?;
+        let _upload = self.begin(tenant)?;
         let received = self.receive(digest, content).await?;
         let _validation = self.validations.acquire().await.map_err(|_| BlobError::Busy)?;
         let bytes = received.bytes;
@@ -115,6 +127,19 @@ impl Blobs {
         .await
         .map_err(|error| BlobError::Invalid(error.to_string()))??;
         Ok(bytes)
+    }
+
+    fn begin<'b>(&'b self, tenant: &'b str) -> Result<Upload<'b>, BlobError> {
+        let mut uploads = self.uploads.lock();
+        if uploads.values().sum::<usize>() >= UPLOADS {
+            return Err(BlobError::Busy);
+        }
+        let own = uploads.entry(tenant.to_owned()).or_default();
+        if *own >= UPLOADS_PER_TENANT {
+            return Err(BlobError::Busy);
+        }
+        *own += 1;
+        Ok(Upload { blobs: self, tenant })
     }
 
     async fn receive(
@@ -157,6 +182,20 @@ impl Blobs {
         digest: &str,
     ) -> Result<BoxStream<'static, Result<Bytes, object_store::Error>>, BlobError> {
         Ok(self.objects.get(&Key::from(digest)).await?.into_stream())
+    }
+}
+
+// === impl Upload ===
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        let mut uploads = self.blobs.uploads.lock();
+        if let Some(own) = uploads.get_mut(self.tenant) {
+            *own -= 1;
+            if *own == 0 {
+                uploads.remove(self.tenant);
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use verge_config::Revision;
 use verge_config::api::{EdgeInfo, EdgePurgeState, EdgeReceipt, Receipt};
+use verge_config::purge::{Selector, UrlParts, normalise_host};
 
 /// What is known of the edges and need not survive a restart.
 #[derive(Default)]
@@ -66,6 +67,11 @@ impl Fleet {
     pub(crate) fn forget(&self, edge: &str) {
         self.live.lock().retain(|id, live| id != edge || live.feeds > 0);
         self.changed();
+    }
+
+    /// How many feeds an edge has open.
+    pub(crate) fn feeds(&self, edge: &str) -> u32 {
+        self.live.lock().get(edge).map_or(0, |live| live.feeds)
     }
 
     pub(crate) fn is_connected(&self, edge: &str) -> bool {
@@ -154,7 +160,8 @@ pub(crate) fn receipt(
         })
         .collect();
     parts.sort_by(|a, b| a.receipt.edge.cmp(&b.receipt.edge));
-    let notes = notes(&parts);
+    let mut notes = notes(&parts);
+    notes.extend(foreign_hosts(state, row));
     // A removed edge is no longer waited for; what it did before counts.
     parts.retain(|part| !part.removed || part.receipt.state == EdgePurgeState::Applied);
     let edges: Vec<EdgeReceipt> = parts.into_iter().map(|part| part.receipt).collect();
@@ -199,6 +206,29 @@ fn part(
         latency_ms: receipt.map(|r| r.applied_ms.saturating_sub(row.created_ms)),
         matched: receipt.and_then(|r| r.matched),
     }
+}
+
+/// A host that the site does not answer is most often a slip.
+fn foreign_hosts(state: &State, row: &PurgeRow) -> Option<String> {
+    let domains = state.sites.get(&row.purge.site)?.domains();
+    let answers = |host: &str| {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        domains.iter().any(|domain| match domain.strip_prefix('*') {
+            Some(suffix) => name.ends_with(suffix),
+            None => domain == name,
+        })
+    };
+    let hosts = row.purge.selectors.iter().filter_map(|selector| match selector {
+        Selector::Url(url) => UrlParts::parse(url)?.host,
+        Selector::Prefix(prefix) => UrlParts::parse_prefix(prefix)?.host,
+        Selector::Host(host) => Some(normalise_host(host)),
+        Selector::Tag(_) | Selector::Everything(_) => None,
+    });
+    let mut foreign: Vec<String> = hosts.filter(|host| !answers(host)).collect();
+    foreign.dedup();
+    foreign.truncate(5);
+    let list = foreign.join(", ");
+    (!foreign.is_empty()).then(|| format!("not a host of the site's active version: {list}"))
 }
 
 fn notes(parts: &[Part]) -> Vec<String> {

@@ -30,7 +30,7 @@ use verge_config::api::Scope;
 
 /// How long running requests may take to end after the shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How often the purge log is trimmed.
+/// How often the purge log is trimmed and old keys are swept away.
 const TRIM_EVERY: Duration = Duration::from_secs(600);
 
 /// What `init` made.
@@ -133,6 +133,9 @@ async fn trim(app: Arc<App>) {
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "cannot look at the purge log"),
+        }
+        if let Err(error) = app.store.sweep(now).await {
+            tracing::warn!(%error, "cannot sweep the store");
         }
         tokio::select! {
             () = tokio::time::sleep(TRIM_EVERY) => {}

@@ -62,6 +62,9 @@ enum LogFormat {
     Text,
 }
 
+/// These write whole header sections, credentials too, to a log that is set to listen closely.
+const SECRET_BEARERS: [&str; 4] = ["h2=info", "hyper=info", "hyper_util=info", "sqlx=info"];
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.run.log_format);
@@ -154,7 +157,11 @@ async fn until_signal(shutdown: CancellationToken) {
 }
 
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("VERGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter =
+        EnvFilter::try_from_env("VERGE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    for quiet in SECRET_BEARERS {
+        filter = quiet.parse().map_or_else(|_| EnvFilter::new("info"), |d| filter.add_directive(d));
+    }
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

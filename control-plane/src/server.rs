@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-/// From the first byte of a request to the end of its header section.
+/// For each header section of HTTP/1.1, and until the first request of a connection is there.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A quiet HTTP/2 connection is asked whether it lives, and cut when it does not answer.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -65,6 +65,13 @@ pub(crate) async fn serve(
     }
 }
 
+/// Ends when nothing was asked for too long; never, once something was.
+async fn silence(spoke: &CancellationToken) {
+    if tokio::time::timeout(HEADER_TIMEOUT, spoke.cancelled()).await.is_ok() {
+        std::future::pending::<()>().await;
+    }
+}
+
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
@@ -72,7 +79,10 @@ async fn connection(
     shutdown: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
+    let spoke = CancellationToken::new();
+    let first = spoke.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        first.cancel();
         request.extensions_mut().insert(Peer(peer));
         let mut router = router.clone();
         async move { router.call(request.map(Body::new)).await }
@@ -92,6 +102,8 @@ async fn connection(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        // Until then even the protocol may be unknown, and nothing else bounds that.
+        () = silence(&spoke) => return,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

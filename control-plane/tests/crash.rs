@@ -83,7 +83,8 @@ async fn ask(client: &Client, method: &str, path: &str, body: Vec<u8>) -> Option
 
 /// Uploads, activates, purges and makes tokens until the server is gone.
 async fn work(client: Client, ledger: Arc<Mutex<Ledger>>, worker: usize, cycle: usize) {
-    let site = format!("s{worker}");
+    // Not so many versions of one site that the oldest would make room for the newest.
+    let site = format!("s{worker}-{}", cycle / 10);
     for step in 0.. {
         let marker = format!("{cycle}-{step}");
         let body = document(&site, &marker).to_string().into_bytes();
@@ -155,6 +156,33 @@ async fn check(client: &Client, ledger: &Ledger, thorough: bool) {
         let reader = Client::new(client.address, token);
         assert_eq!(reader.get("/v1/sites").await.status, 200);
     }
+}
+
+/// The positive control: the check finds what is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_sees_a_loss() {
+    let server = harness::Server::start().await;
+    let client = server.operator.clone();
+    client.deploy("shop", "one").await;
+    let mut ledger = Ledger::default();
+    ledger.versions.insert(("shop".to_owned(), 1), "one".to_owned());
+    ledger.active.insert("shop".to_owned(), (1, 1));
+    check(&client, &ledger, true).await;
+    let mut lost = Vec::new();
+    for part in 0..5 {
+        let mut forged = ledger.clone();
+        match part {
+            0 => drop(forged.versions.insert(("shop".to_owned(), 2), "two".to_owned())),
+            1 => drop(forged.active.insert("shop".to_owned(), (2, 1))),
+            2 => drop(forged.purges.insert("prg_x".to_owned(), 2)),
+            3 => drop(forged.blobs.insert("0".repeat(64), component("x"))),
+            _ => forged.tokens.push("vrg_x".to_owned()),
+        }
+        let client = client.clone();
+        let checking = tokio::spawn(async move { check(&client, &forged, true).await });
+        lost.push(checking.await.is_err());
+    }
+    assert_eq!(lost, [true; 5]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,7 +32,7 @@ pub(super) async fn put(
     if length.is_some_and(|length| length > app.blobs.limit()) {
         return Err(Failure::too_large(app.blobs.limit()));
     }
-    let bytes = app.blobs.put(&digest, content.into_data_stream().boxed()).await?;
+    let bytes = app.blobs.put(caller.tenant(), &digest, content.into_data_stream().boxed()).await?;
     let command = Command::AddBlob { digest: digest.clone(), bytes };
     let committed = app.store.commit(caller.actor(), None, command, now_ms()).await?;
     let created = committed.outcome == Outcome::Blob { created: true };

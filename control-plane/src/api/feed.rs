@@ -22,6 +22,8 @@ use verge_config::feed::{FeedLine, HEARTBEAT_SECONDS};
 
 /// Chunks on their way to one edge.
 const BUFFER: usize = 8;
+/// Feeds of one edge at a time: one, and those that it has lost and that are not yet known to be.
+const MAX_FEEDS: u32 = 8;
 /// An edge that takes nothing for so long is cut off; it comes back for the rest.
 const STALLED: Duration = Duration::from_secs(60);
 /// A little more often than the edge may expect.
@@ -53,6 +55,10 @@ pub(super) async fn stream(
     let since = Revision(super::request::number(&uri, "since")?.unwrap_or(0));
     let history = super::request::parameter(&uri, "history");
     let edge = caller.id().to_owned();
+    if app.fleet.feeds(&edge) >= MAX_FEEDS {
+        let detail = "this edge has as many feeds open as it may; close one";
+        return Err(Failure::too_many(detail, Duration::from_secs(1)));
+    }
     let (hello, position) = app.store.read(|state| {
         let same = history.as_deref().is_none_or(|history| history == state.history);
         let flush = !same || since > state.revision || since < state.trimmed;
@@ -117,7 +123,7 @@ impl Stream {
         while self.position < head {
             let batch = match self.app.store.publisher.after(self.position) {
                 Some(batch) => batch,
-                None => self.from_store(head).await?,
+                None => self.stored_lines(head).await?,
             };
             if batch.is_empty() {
                 self.position = head;
@@ -130,7 +136,7 @@ impl Stream {
         Ok(())
     }
 
-    async fn from_store(&self, head: Revision) -> Result<Vec<Entry>, End> {
+    async fn stored_lines(&self, head: Revision) -> Result<Vec<Entry>, End> {
         let _turn = self.app.catching_up.acquire().await.map_err(|_| End::Closed)?;
         self.app.store.feed(self.position, head).await.map_err(|error| {
             tracing::error!(%error, "reading the feed");

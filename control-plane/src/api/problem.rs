@@ -21,7 +21,17 @@ pub(crate) struct Failure {
     title: &'static str,
     detail: String,
     faults: Vec<Fault>,
-    field: Option<(header::HeaderName, HeaderValue)>,
+    hint: Hint,
+}
+
+/// What the client's next try needs, as a field of the answer.
+#[derive(Debug, Clone, Copy)]
+enum Hint {
+    None,
+    /// A credential: WWW-Authenticate (RFC 9110 section 11.6.1).
+    Authenticate,
+    /// Patience: Retry-After, in seconds.
+    RetryAfter(u64),
 }
 
 // === impl Failure ===
@@ -33,7 +43,7 @@ impl Failure {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Failure {
-        Failure { status, kind, title, detail: detail.into(), faults: Vec::new(), field: None }
+        Failure { status, kind, title, detail: detail.into(), faults: Vec::new(), hint: Hint::None }
     }
 
     /// The body says something that cannot be.
@@ -76,8 +86,8 @@ impl Failure {
     }
 
     fn retry_after(mut self, wait: Duration) -> Failure {
-        let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
-        self.field = Some((header::RETRY_AFTER, HeaderValue::from(seconds)));
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+        self.hint = Hint::RetryAfter(seconds.max(1));
         self
     }
 }
@@ -97,8 +107,15 @@ impl IntoResponse for Failure {
         let fields = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");
         fields.insert(header::CONTENT_TYPE, json);
-        if let Some((name, value)) = self.field {
-            fields.insert(name, value);
+        match self.hint {
+            Hint::None => {}
+            Hint::Authenticate => {
+                let challenge = HeaderValue::from_static("Bearer realm=\"verge\"");
+                fields.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            Hint::RetryAfter(seconds) => {
+                fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
         }
         response
     }
@@ -112,8 +129,7 @@ impl From<Denied> for Failure {
                 let status = StatusCode::UNAUTHORIZED;
                 let mut failure =
                     Failure::new(status, "unauthenticated", "No valid credential", detail);
-                let challenge = HeaderValue::from_static("Bearer realm=\"verge\"");
-                failure.field = Some((header::WWW_AUTHENTICATE, challenge));
+                failure.hint = Hint::Authenticate;
                 failure
             }
             Denied::Forbidden(access) => {

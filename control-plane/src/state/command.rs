@@ -195,7 +195,7 @@ pub(crate) enum Rejection {
     #[error("the site is at revision {actual}, not at the one in If-Match")]
     Precondition { actual: Revision },
     #[error("{what}: the limit of {limit} is reached")]
-    Limit { what: &'static str, limit: usize },
+    Limit { what: &'static str, limit: u64 },
     #[error("the report is of revision {applied}, ahead of this history's {head}")]
     AheadOfHistory { applied: Revision, head: Revision },
 }

@@ -76,7 +76,8 @@ fn missing(what: &'static str, name: &str) -> Rejection {
 }
 
 fn limited(what: &'static str, count: usize, limit: usize) -> Result<(), Rejection> {
-    if count >= limit { Err(Rejection::Limit { what, limit }) } else { Ok(()) }
+    let limit_reached = Rejection::Limit { what, limit: limit as u64 };
+    if count >= limit { Err(limit_reached) } else { Ok(()) }
 }
 
 fn check_name(path: &str, name: &str) -> Result<(), Rejection> {
@@ -109,8 +110,12 @@ fn upload(state: &State, actor: &Actor, upload: &Upload, now_ms: u64) -> Decided
         return unchanged(outcome(latest, false));
     }
     if existing.is_none_or(|site| site.removed) {
-        let owned = state.sites.values().filter(|s| s.tenant == actor.tenant && !s.removed).count();
-        limited("sites of this tenant", owned, state.quotas.sites_per_tenant)?;
+        let names = state.sites.values().filter(|s| s.tenant == actor.tenant);
+        let there = names.clone().filter(|s| !s.removed).count();
+        limited("sites of this tenant", there, state.quotas.sites_per_tenant)?;
+        if existing.is_none() {
+            limited("site names of this tenant", names.count(), state.quotas.names_per_tenant)?;
+        }
     }
     let mut changes: Vec<Change> = existing.map_or_else(Vec::new, |site| room(state, upload, site));
     let version = latest.saturating_add(1);
@@ -227,8 +232,14 @@ fn add_blob(state: &State, actor: &Actor, digest: &str, bytes: u64, now_ms: u64)
     if state.owns_blob(&actor.tenant, digest).is_some() {
         return unchanged(Outcome::Blob { created: false });
     }
-    let owned = state.blobs.get(&actor.tenant).map_or(0, |blobs| blobs.len());
-    limited("components of this tenant", owned, state.quotas.blobs_per_tenant)?;
+    let owned = state.blobs.get(&actor.tenant);
+    let count = owned.map_or(0, |blobs| blobs.len());
+    limited("components of this tenant", count, state.quotas.blobs_per_tenant)?;
+    let stored: u64 = owned.map_or(0, |blobs| blobs.values().sum());
+    let limit = state.quotas.blob_bytes_per_tenant;
+    if stored.saturating_add(bytes) > limit {
+        return Err(Rejection::Limit { what: "bytes of this tenant's components", limit });
+    }
     let change = Change::BlobAdded {
         tenant: actor.tenant.clone(),
         digest: digest.to_owned(),

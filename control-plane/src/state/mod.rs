@@ -21,7 +21,7 @@ pub(crate) const OPERATOR: &str = "operator";
 pub(crate) type SecretHash = [u8; 32];
 
 /// Everything that commands are decided by. Documents, purges and the audit log stay in the store.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct State {
     pub(crate) history: String,
     pub(crate) revision: Revision,
@@ -99,7 +99,10 @@ pub(crate) struct EdgeRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quotas {
     pub(crate) blobs_per_tenant: usize,
+    pub(crate) blob_bytes_per_tenant: u64,
     pub(crate) sites_per_tenant: usize,
+    /// Names that it holds, removed sites' too.
+    pub(crate) names_per_tenant: usize,
     /// The oldest that is not in use makes room for a new one.
     pub(crate) versions_per_site: usize,
     pub(crate) tokens_per_tenant: usize,
@@ -113,7 +116,9 @@ impl Default for Quotas {
     fn default() -> Self {
         Quotas {
             blobs_per_tenant: 10_000,
+            blob_bytes_per_tenant: 10 * 1024 * 1024 * 1024,
             sites_per_tenant: 1_000,
+            names_per_tenant: 10_000,
             versions_per_site: 1_000,
             tokens_per_tenant: 1_000,
             tenants: 10_000,

@@ -2,6 +2,7 @@
 //! true in memory, publish it and answer.
 
 use super::load::{load, parsed};
+use super::open::connect;
 use super::read::feed_line;
 use super::write::{json, signed, write};
 use super::{CommitError, Store, StoreError, Writer};
@@ -12,11 +13,10 @@ use std::sync::Arc;
 
 /// How long an idempotency key is remembered: 24 hours.
 const KEY_LIFETIME_MS: u64 = 24 * 3_600 * 1_000;
-/// The most keys remembered; the oldest go first.
+/// The most keys remembered, and the most rows of the audit log; the oldest go first. Both are held
+/// by a sweep from time to time, and so may be passed in between.
 const MAX_KEYS: i64 = 100_000;
-/// Old keys are dropped when this many commits have passed.
-const KEY_SWEEP_EVERY: u64 = 256;
-
+const MAX_AUDIT_ROWS: i64 = 1_000_000;
 /// A caller's idempotency key and what it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Idempotency {
@@ -81,11 +81,17 @@ impl Store {
         }
         // Until the transaction is known to have ended, what is in memory may be behind the disk.
         writer.in_doubt = true;
-        let lines = match self.transact(&mut writer.connection, actor, key, &decision, now_ms).await
-        {
+        let written = self.transact(&mut writer.connection, actor, key, &decision, now_ms).await;
+        let lines = match written {
             Ok(lines) => lines,
-            Err(error) if error.is_full() => return Err(CommitError::Full),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // What did get to the disk is to be known and told at once, not with the next commit;
+                // should this fail too, that one tries again.
+                let settled = self.settle(&mut writer).await;
+                tracing::error!(%error, settled = settled.is_ok(), "a commit failed");
+                let full = error.is_full();
+                return Err(if full { CommitError::Full } else { error.into() });
+            }
         };
         let head = {
             let mut state = self.state.write();
@@ -97,14 +103,47 @@ impl Store {
         Ok(committed)
     }
 
-    /// Reads the state anew after a commit that ended in doubt.
+    /// Drops idempotency keys that are too old or too many, and the oldest rows of the audit log.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub(crate) async fn sweep(&self, now_ms: u64) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        let c = &mut writer.connection;
+        sqlx::query("DELETE FROM idempotency WHERE created_ms <= ?")
+            .bind(signed(now_ms.saturating_sub(KEY_LIFETIME_MS)))
+            .execute(&mut *c)
+            .await?;
+        sqlx::query(
+            "DELETE FROM idempotency WHERE created_ms <= coalesce((SELECT created_ms
+             FROM idempotency ORDER BY created_ms DESC LIMIT 1 OFFSET ?), -1)",
+        )
+        .bind(MAX_KEYS)
+        .execute(&mut *c)
+        .await?;
+        sqlx::query("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?")
+            .bind(MAX_AUDIT_ROWS)
+            .execute(c)
+            .await?;
+        Ok(())
+    }
+
+    /// After a commit that ended in doubt: reads the state anew, over a new connection. SQLite ends
+    /// some transactions by itself (when the disk is full), and a connection that still counts on one
+    /// refuses to begin another.
     async fn settle(&self, writer: &mut Writer) -> Result<(), StoreError> {
         if !writer.in_doubt {
             return Ok(());
         }
-        let state = load(&mut writer.connection).await?;
+        let mut connection = connect(&writer.path).await?;
+        let mut state = load(&mut connection).await?;
+        writer.connection = connection;
         let head = state.revision;
-        *self.state.write() = state;
+        {
+            let mut current = self.state.write();
+            state.quotas = current.quotas;
+            *current = state;
+        }
         writer.in_doubt = false;
         // Streams read what they have missed from the store.
         self.publisher.reset(head);
@@ -215,20 +254,7 @@ async fn remember(
     .bind(key.fingerprint.as_slice())
     .bind(json(outcome)?)
     .bind(signed(now_ms))
-    .execute(&mut *c)
+    .execute(c)
     .await?;
-    if now_ms % KEY_SWEEP_EVERY == 0 {
-        sqlx::query("DELETE FROM idempotency WHERE created_ms <= ?")
-            .bind(signed(now_ms.saturating_sub(KEY_LIFETIME_MS)))
-            .execute(&mut *c)
-            .await?;
-        sqlx::query(
-            "DELETE FROM idempotency WHERE created_ms <= coalesce((SELECT created_ms
-             FROM idempotency ORDER BY created_ms DESC LIMIT 1 OFFSET ?), -1)",
-        )
-        .bind(MAX_KEYS)
-        .execute(c)
-        .await?;
-    }
     Ok(())
 }

@@ -7,6 +7,9 @@ mod open;
 mod read;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use commit::Idempotency;
 pub(crate) use open::{First, create, make_private, open, sync_folder};
 pub(crate) use read::{PurgeRow, ReceiptRow, encode};
@@ -85,6 +88,8 @@ pub(crate) struct Store {
 
 struct Writer {
     connection: SqliteConnection,
+    /// To make the connection anew.
+    path: PathBuf,
     /// A commit ended in doubt: the state is to be read anew before the next one.
     in_doubt: bool,
 }

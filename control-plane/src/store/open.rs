@@ -36,6 +36,13 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// A connection that writes, with the settings that durability rests on.
+pub(super) async fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
+    let mut connection = options(path).connect().await?;
+    verify(&mut connection).await?;
+    Ok(connection)
+}
+
 /// Makes the store, with the operator's tenant and its first token.
 ///
 /// # Errors
@@ -79,8 +86,7 @@ pub(crate) async fn open(data_dir: &Path) -> Result<Store, StoreError> {
         return Err(StoreError::Missing(data_dir.to_owned()));
     }
     let lock = lock(data_dir)?;
-    let mut connection = options(&path).connect().await?;
-    verify(&mut connection).await?;
+    let mut connection = connect(&path).await?;
     MIGRATIONS.run_direct(&mut connection).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
@@ -90,7 +96,7 @@ pub(crate) async fn open(data_dir: &Path) -> Result<Store, StoreError> {
     let publisher = Publisher::new(state.revision);
     Ok(Store {
         state: parking_lot::RwLock::new(state),
-        writer: tokio::sync::Mutex::new(Writer { connection, in_doubt: false }),
+        writer: tokio::sync::Mutex::new(Writer { connection, path, in_doubt: false }),
         readers,
         publisher,
         _lock: lock,
@@ -98,7 +104,7 @@ pub(crate) async fn open(data_dir: &Path) -> Result<Store, StoreError> {
 }
 
 /// A setting that SQLite ignores is ignored in silence; so what it says counts, not what it was told.
-async fn verify(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+pub(super) async fn verify(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let row = sqlx::query("PRAGMA journal_mode").fetch_one(&mut *connection).await?;
     let mode: String = row.try_get(0)?;
     if mode != "wal" {

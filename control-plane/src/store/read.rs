@@ -163,6 +163,8 @@ impl Store {
     }
 
     /// The next lines after `since` up to `head`, in order: sites as they are now, and every purge.
+    /// A site that was never active is of revision zero and so in nobody's feed; one that was removed
+    /// stays in it as removed, even when it has new versions that are not active yet.
     /// Empty when there are none.
     ///
     /// # Errors
@@ -175,7 +177,7 @@ impl Store {
         let mut transaction = self.readers.begin().await?;
         let rows = sqlx::query(
             "SELECT revision, 'site' AS what FROM sites
-             WHERE revision > ?1 AND revision <= ?2 AND (removed = 1 OR active IS NOT NULL)
+             WHERE revision > ?1 AND revision <= ?2
              UNION ALL
              SELECT revision, 'purge' AS what FROM purges WHERE revision > ?1 AND revision <= ?2
              ORDER BY revision LIMIT ?3",

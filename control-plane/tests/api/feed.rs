@@ -100,6 +100,23 @@ async fn who_was_away_for_longer_than_the_log_flushes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_edge_has_only_so_many_feeds() {
+    let server = Server::start().await;
+    let edge = server.edge("e").await;
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        open.push(edge.feed("?since=0").await);
+    }
+    assert_eq!(edge.client.get("/v1/feed?since=0").await.status, 429);
+    drop(open);
+    eventually("the feeds are known to be closed", async || {
+        let response = edge.client.try_send("GET", "/v1/feed?since=0", &[], "").await.unwrap();
+        (response.status() == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quiet_feed_shows_that_it_lives() {
     let server = Server::start().await;
     let edge = server.edge("e").await;

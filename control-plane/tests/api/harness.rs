@@ -115,6 +115,12 @@ impl Client {
         Client { address, token: token.to_owned(), pool }
     }
 
+    /// The same, over HTTP/2 with prior knowledge.
+    pub(crate) fn over_http2(&self) -> Client {
+        let pool = Pool::builder(TokioExecutor::new()).http2_only(true).build_http();
+        Client { pool, ..self.clone() }
+    }
+
     pub(crate) async fn try_send(
         &self,
         method: &str,

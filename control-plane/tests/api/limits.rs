@@ -182,3 +182,30 @@ async fn one_process_at_a_time_and_no_store_twice() {
     let missing = verge_control::Control::open(config).await;
     assert!(missing.err().unwrap().to_string().contains("verge-control init"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_says_nothing_is_cut() {
+    let server = Server::start().await;
+    let cut = async |start: &'static [u8]| {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(start).await.unwrap();
+        let mut rest = Vec::new();
+        let read = stream.read_to_end(&mut rest);
+        tokio::time::timeout(Duration::from_secs(15), read).await.is_ok()
+    };
+    // Nothing, half of the HTTP/2 preface, the whole of it, half of a header section.
+    let cases = tokio::join!(
+        cut(b""),
+        cut(b"PRI * HT"),
+        cut(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        cut(b"GET /healthz HTTP/1.1\r\nHost:"),
+    );
+    assert_eq!(cases, (true, true, true, true));
+    // And a feed, which asked for something, is not.
+    let edge = server.edge("e").await;
+    let mut feed = edge.feed("?since=0").await;
+    feed.until_head().await;
+    for _ in 0..3 {
+        assert_eq!(feed.next().await.unwrap()["type"], "head");
+    }
+}

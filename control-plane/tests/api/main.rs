@@ -9,6 +9,7 @@
 mod access;
 mod blobs;
 mod feed;
+#[allow(dead_code, reason = "the other tests use the rest of it")]
 mod harness;
 mod keys;
 mod limits;

@@ -108,6 +108,10 @@ async fn what_matched_nothing_says_so() {
     let none = server.operator.purge("shop", "").await;
     assert_eq!(none.status, 201);
     assert!(notes(&none.json()).contains("no edge was enrolled"));
+    let selectors = json!([{"host": "shop.exmple"}, {"url": "http://SHOP.example:80/a"}]);
+    let body = json!({"site": "shop", "selectors": selectors});
+    let slip = server.operator.post("/v1/purges", body).await.json();
+    assert!(notes(&slip).contains("active version: shop.exmple\""), "{slip}");
     let edge = server.edge("a").await;
     let purge = server.operator.purge("shop", "").await.json();
     let revision = purge["revision"].clone();
