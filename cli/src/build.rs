@@ -63,7 +63,7 @@ pub(crate) fn project_of(folder: &Path, component: &Path) -> Option<Project> {
 fn has_build_script(package: &Path) -> bool {
     let text = fs::read_to_string(package).unwrap_or_default();
     let package: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    package["scripts"]["build"].is_string()
+    package.pointer("/scripts/build").is_some_and(serde_json::Value::is_string)
 }
 
 // === impl Project ===
