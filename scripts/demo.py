@@ -416,6 +416,8 @@ def main():
     arguments = parser.parse_args()
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, stop_on)
+    # A shell that starts this in the background has it ignore Ctrl-C otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     say("Verge on one machine: an origin, a control plane, two edges.")
     with tempfile.TemporaryDirectory(prefix="verge-demo-") as folder:
