@@ -1,7 +1,7 @@
 //! How many requests a second one core answers through the sandbox alone, without sockets:
 //! `cargo run --release -p verge-handlers --example throughput -- guest.wasm [path] [seconds]`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
