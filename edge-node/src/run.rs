@@ -1,6 +1,8 @@
 //! Puts an edge together from its configuration, runs it, and drains it. Decides nothing about requests.
 
-use crate::admin::{self, AdminHooks, PurgeDone, PurgeRefused, Readiness};
+mod hooks;
+mod sockets;
+
 use crate::control_link::{
     Builder, Fleet, FleetError, FleetSettings, LinkStatus, LocalPurges, PurgeSink, Standalone,
     StandaloneError,
@@ -10,18 +12,16 @@ use crate::origin::{OriginSettings, Outside, Resolver, native_roots};
 use crate::serve::Edge;
 use crate::snapshot::{Snapshot, SnapshotCell};
 use crate::telemetry;
-use futures::future::BoxFuture;
-use serde_json::Value;
+use hooks::Hooks;
+use sockets::{Sockets, tell, write_addresses};
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use verge_cache::{Cache, Settings};
-use verge_config::PurgeRequest;
 use verge_config::process::edge::{EdgeConfig, Source};
 use verge_config::site::Context;
 use verge_handlers::{CompilerCommand, Sandbox, SandboxError, SandboxSettings};
@@ -36,7 +36,7 @@ pub struct Options {
     pub compiler: CompilerCommand,
     /// Where the bound addresses are written, once they are bound.
     pub port_file: Option<PathBuf>,
-    /// Stop before listening: everything else was found to be right.
+    /// Find out what is wrong, and stop before listening.
     pub check: bool,
     /// Somebody waits in front of it: reconnect sooner.
     pub development: bool,
@@ -126,6 +126,9 @@ pub async fn run_with(
     // One provider in the whole program; whoever came first may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let certificates = certificates(&config)?;
+    if options.check {
+        return check(&config, &options).await;
+    }
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses();
     let cell = Arc::new(SnapshotCell::from_pointee(Snapshot::default()));
@@ -133,9 +136,6 @@ pub async fn run_with(
     let origins = Arc::new(origin_settings(&config, &addresses));
     let (sandbox, _scratch) = sandbox(&config, &options)?;
     let link = Link::open(&config, &options, sandbox, &origins, &cell, &cache).await?;
-    if options.check {
-        return Ok(());
-    }
     let edge = Arc::new(Edge {
         id: Arc::clone(&config.name),
         snapshot: Arc::clone(&cell),
@@ -152,6 +152,10 @@ pub async fn run_with(
         },
     });
     let listeners = Listeners::new(edge, limits(&config), shutdown.clone());
+    if let Some(certificates) = &certificates {
+        let (certificates, files) = (Arc::clone(certificates), files(&config));
+        tokio::spawn(reload_on_hangup(certificates, files, shutdown.clone()));
+    }
     let admin = sockets.serve(&listeners, certificates, hooks, &shutdown);
     if let Some(path) = &options.port_file {
         write_addresses(path, &addresses)?;
@@ -172,16 +176,48 @@ pub async fn run_with(
     Ok(())
 }
 
+/// What can be found wrong without listening or asking anyone: for a site file all of it, its
+/// components included; a fleet's edge takes its sites from its control plane.
+async fn check(config: &EdgeConfig, options: &Options) -> Result<(), RunError> {
+    if matches!(config.source, Source::Control { .. }) {
+        return Ok(());
+    }
+    let cell = Arc::new(SnapshotCell::from_pointee(Snapshot::default()));
+    let cache = Cache::new(Settings::default());
+    let origins = Arc::new(origin_settings(config, &Addresses::default()));
+    let (sandbox, _scratch) = sandbox(config, options)?;
+    Link::open(config, options, sandbox, &origins, &cell, &cache).await.map(|_| ())
+}
+
 fn certificates(config: &EdgeConfig) -> Result<Option<Arc<Certificates>>, RunError> {
     if config.listen.https.is_empty() {
         return Ok(None);
     }
-    let files: Vec<_> = config
-        .certificates
-        .iter()
-        .map(|pair| CertificateFiles { chain: pair.cert.clone(), key: pair.key.clone() })
-        .collect();
-    Ok(Some(Arc::new(Certificates::load(&files)?)))
+    Ok(Some(Arc::new(Certificates::load(&files(config))?)))
+}
+
+fn files(config: &EdgeConfig) -> Vec<CertificateFiles> {
+    let pairs = config.certificates.iter();
+    pairs.map(|pair| CertificateFiles { chain: pair.cert.clone(), key: pair.key.clone() }).collect()
+}
+
+/// SIGHUP: the certificates are read again; the ones in force stay when a new one cannot be used.
+async fn reload_on_hangup(
+    certificates: Arc<Certificates>,
+    files: Vec<CertificateFiles>,
+    shutdown: CancellationToken,
+) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = hangup.recv() => {}
+        }
+        match certificates.reload(&files) {
+            Ok(()) => tracing::info!("certificates read again"),
+            Err(error) => tracing::error!(%error, "the certificates in force stay"),
+        }
+    }
 }
 
 fn limits(config: &EdgeConfig) -> Limits {
@@ -222,8 +258,7 @@ fn sandbox(
             (scratch.path().to_owned(), Some(scratch))
         }
     };
-    std::fs::create_dir_all(&dir)
-        .map_err(|source| RunError::File { path: dir.clone(), source })?;
+    std::fs::create_dir_all(&dir).map_err(|source| RunError::File { path: dir.clone(), source })?;
     let mut settings = SandboxSettings::new(dir.join("artefacts"), options.compiler.clone());
     settings.max_instances = config.handlers.instances;
     settings.max_memory = config.handlers.memory;
@@ -232,7 +267,7 @@ fn sandbox(
 
 /// Where the edge's sites come from.
 enum Link {
-    Fleet(Fleet),
+    Fleet(Box<Fleet>),
     Standalone(Standalone),
 }
 
@@ -268,7 +303,8 @@ impl Link {
                         FleetSettings::WAIT
                     },
                 };
-                Ok(Link::Fleet(Fleet::open(settings, builder, cell, sink).await?))
+                let fleet = Fleet::open(settings, builder, cell, sink).await?;
+                Ok(Link::Fleet(Box::new(fleet)))
             }
         }
     }
@@ -289,96 +325,9 @@ impl Link {
 
     async fn run(self, shutdown: CancellationToken) {
         match self {
-            Link::Fleet(fleet) => fleet.run(shutdown).await,
+            Link::Fleet(fleet) => Box::pin(fleet.run(shutdown)).await,
             Link::Standalone(standalone) => standalone.run(shutdown).await,
         }
-    }
-}
-
-/// Sockets that are bound and not yet served.
-struct Sockets {
-    http: Vec<TcpListener>,
-    https: Vec<TcpListener>,
-    admin: Option<TcpListener>,
-}
-
-impl Sockets {
-    async fn bind(config: &EdgeConfig) -> Result<Sockets, RunError> {
-        let mut sockets = Sockets { http: Vec::new(), https: Vec::new(), admin: None };
-        for address in &config.listen.http {
-            sockets.http.push(bind(*address).await?);
-        }
-        for address in &config.listen.https {
-            sockets.https.push(bind(*address).await?);
-        }
-        if let Some(address) = config.admin {
-            sockets.admin = Some(bind(address).await?);
-        }
-        Ok(sockets)
-    }
-
-    fn addresses(&self) -> Addresses {
-        let of = |listeners: &[TcpListener]| {
-            listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
-        };
-        Addresses {
-            http: of(&self.http),
-            https: of(&self.https),
-            admin: self.admin.as_ref().and_then(|admin| admin.local_addr().ok()),
-        }
-    }
-
-    fn serve(
-        self,
-        listeners: &Listeners,
-        certificates: Option<Arc<Certificates>>,
-        hooks: Arc<Hooks>,
-        shutdown: &CancellationToken,
-    ) -> Option<JoinHandle<io::Result<()>>> {
-        for socket in self.http {
-            listeners.serve_plain(socket);
-        }
-        if let Some(certificates) = certificates {
-            for socket in self.https {
-                listeners.serve_tls(socket, Arc::clone(&certificates));
-            }
-        }
-        let end = shutdown.clone().cancelled_owned();
-        self.admin.map(|socket| tokio::spawn(admin::serve(socket, hooks, end)))
-    }
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Bind { address, source })
-}
-
-/// Writes the addresses in one step, so that a reader finds all of them or none.
-fn write_addresses(path: &Path, addresses: &Addresses) -> Result<(), RunError> {
-    let mut lines = String::new();
-    let all = [("http", &addresses.http), ("https", &addresses.https)];
-    for (name, listeners) in all {
-        for address in listeners {
-            lines.push_str(&format!("{name}={address}\n"));
-        }
-    }
-    if let Some(admin) = addresses.admin {
-        lines.push_str(&format!("admin={admin}\n"));
-    }
-    let fresh = path.with_extension("tmp");
-    std::fs::write(&fresh, lines)
-        .and_then(|()| std::fs::rename(&fresh, path))
-        .map_err(|source| RunError::File { path: path.to_owned(), source })
-}
-
-fn tell(addresses: &Addresses) {
-    for address in &addresses.http {
-        tracing::info!("listening on http://{address}");
-    }
-    for address in &addresses.https {
-        tracing::info!("listening on https://{address}");
-    }
-    if let Some(address) = addresses.admin {
-        tracing::info!("admin on http://{address}");
     }
 }
 
@@ -402,56 +351,5 @@ async fn keep_gauges(cache: Cache, status: Arc<LinkStatus>, shutdown: Cancellati
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(GAUGES) => {}
         }
-    }
-}
-
-/// What the admin listener may ask of this edge.
-struct Hooks {
-    edge: Arc<Edge>,
-    status: Arc<LinkStatus>,
-    purges: Option<Arc<LocalPurges>>,
-    control: String,
-}
-
-impl AdminHooks for Hooks {
-    fn edge_name(&self) -> String {
-        self.edge.id.to_string()
-    }
-
-    fn readiness(&self) -> Readiness {
-        if self.status.is_ready() {
-            Readiness::Ready { revision: self.edge.snapshot.load().revision }
-        } else {
-            Readiness::NotReady("no configuration is in force yet")
-        }
-    }
-
-    fn explain(&self, url: &str) -> Result<Value, String> {
-        self.edge.explain(url).map_err(|error| error.to_string())
-    }
-
-    fn purge(&self, request: PurgeRequest) -> BoxFuture<'_, Result<PurgeDone, PurgeRefused>> {
-        Box::pin(async move {
-            let control_plane = self.control.clone();
-            let purges = self.purges.clone().ok_or(PurgeRefused::Fleet { control_plane })?;
-            let site = request.site.clone().unwrap_or_default();
-            // A scan of a large cache may take a while; it must not hold up a thread of the data path.
-            let applied = tokio::task::spawn_blocking(move || purges.purge(&request)).await;
-            match applied {
-                Ok(Ok(done)) => {
-                    let metrics = telemetry::metrics();
-                    metrics.purges.inc();
-                    metrics.purged_objects.inc_by(done.matched);
-                    Ok(PurgeDone {
-                        site: done.purge.site,
-                        revision: done.purge.revision,
-                        matched: done.matched,
-                    })
-                }
-                Ok(Err(_)) if site.is_empty() => Err(PurgeRefused::NotReady),
-                Ok(Err(_)) => Err(PurgeRefused::UnknownSite(site)),
-                Err(_) => Err(PurgeRefused::NotReady),
-            }
-        })
     }
 }

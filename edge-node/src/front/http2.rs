@@ -33,7 +33,7 @@ const SEND_BUFFER: usize = 256 * 1024;
 const MAX_RESETS: usize = 64;
 
 /// Serves a connection to its end.
-pub async fn serve(io: Rewind, context: Context) {
+pub(super) async fn serve(io: Rewind, context: Context) {
     let mut builder = h2::server::Builder::new();
     let header_bytes = u32::try_from(context.limits.header_bytes).unwrap_or(u32::MAX);
     builder
@@ -135,7 +135,8 @@ impl Stream {
             has_content,
             content: incoming(content, has_content, self.context.limits.stall),
         };
-        let serving: BoxFuture<'_, Reply> = Box::pin(Arc::clone(&self.context.edge).serve(exchange));
+        let serving: BoxFuture<'_, Reply> =
+            Box::pin(Arc::clone(&self.context.edge).serve(exchange));
         let reply = self.until_reset(serving).await?;
         self.send(reply, is_head).await
     }
@@ -177,7 +178,8 @@ impl Stream {
 
     async fn send(&mut self, reply: Reply, is_head: bool) -> Result<(), h2::Error> {
         let Reply { status, mut headers, content, record } = reply;
-        let none = is_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        let none =
+            is_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
         if let (Content::Whole(bytes), false) = (&content, none) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         }
@@ -227,7 +229,8 @@ fn head(parts: http::request::Parts, max_fields: usize) -> Result<Head, StatusCo
         (None, Some(host)) => host.clone(),
         (None, None) => return Err(bad),
     };
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    let plain =
+        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     if authority.is_empty() || authority.len() > 300 || !authority.as_bytes().iter().all(plain) {
         return Err(bad);
     }

@@ -169,9 +169,7 @@ impl ProxyHttp for Passage {
         let mut headers = upstream.headers.clone();
         let protocol = headers.get(UPGRADE).cloned();
         let hop = hop(facts, &headers);
-        if let Err(error) =
-            to_origin(&mut headers, &hop, origin_host, &facts.visitor.edge.id)
-        {
+        if let Err(error) = to_origin(&mut headers, &hop, origin_host, &facts.visitor.edge.id) {
             let status = error.status().as_u16();
             tunnel.failure = Some(error);
             return Error::e_explain(ErrorType::HTTPStatus(status), "not to be sent");
@@ -202,8 +200,12 @@ impl ProxyHttp for Passage {
         if response.status != StatusCode::SWITCHING_PROTOCOLS {
             let mut headers = response.headers.clone();
             strip_hop_by_hop(&mut headers);
-            let gone: Vec<_> =
-                response.headers.keys().filter(|name| !headers.contains_key(*name)).cloned().collect();
+            let gone: Vec<_> = response
+                .headers
+                .keys()
+                .filter(|name| !headers.contains_key(*name))
+                .cloned()
+                .collect();
             for name in gone {
                 // The framing is pingora's to keep.
                 if name != http::header::TRANSFER_ENCODING {
@@ -226,10 +228,8 @@ impl ProxyHttp for Passage {
         if let (Some(facts), false) = (&tunnel.facts, gone || started) {
             let failure = tunnel.failure.take().unwrap_or_else(|| failure_of(error, facts));
             tracing::debug!(%failure, "upgrade failed");
-            let reply = respond::error(
-                &EdgeError::Origin(failure),
-                Record::bare(StatusCode::BAD_GATEWAY),
-            );
+            let reply =
+                respond::error(&EdgeError::Origin(failure), Record::bare(StatusCode::BAD_GATEWAY));
             code = reply.status.as_u16();
             if let Err(error) = write(session, reply).await {
                 tracing::debug!(%error, "the visitor is gone");

@@ -197,7 +197,11 @@ mod tests {
             b"3;a\x00\r\nabc\r\n",
             b"3\r\nabc\r\n0\r\nX: y\n\r\n",
         ] {
-            assert!(decode(Framing::Chunked, text).is_err(), "{:?}", text.escape_ascii().to_string());
+            assert!(
+                decode(Framing::Chunked, text).is_err(),
+                "{:?}",
+                text.escape_ascii().to_string()
+            );
         }
         let long = [b"3;".as_slice(), &[b'a'; 8192], b"\r\nabc\r\n0\r\n\r\n"].concat();
         assert!(decode(Framing::Chunked, &long).is_err());

@@ -2,11 +2,10 @@
 //! refused (RFC 9112). Pure; no sockets.
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use std::mem::MaybeUninit;
 
 /// The most fields that the parser has room for; the limit in force may be lower.
 const MAX_FIELDS: usize = 256;
@@ -102,9 +101,11 @@ pub fn scan(bytes: &[u8], from: usize) -> Result<Scan, HeadError> {
 /// # Errors
 /// The first thing that is wrong with it.
 pub fn parse(bytes: &Bytes, max_fields: usize, max_target: usize) -> Result<Head, HeadError> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut fields);
-    match request.parse(bytes) {
+    // Not filled before it is parsed into: clearing room for the most fields costs more than a
+    // request of a few takes to read.
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut fields) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(HeadError::Bad("incomplete header section")),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
@@ -192,7 +193,9 @@ fn target(
         (path, Some(authority))
     };
     let authority = match (absolute, host) {
-        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
+        (Some(authority), Some(host))
+            if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) =>
+        {
             return Err(HeadError::Bad("Host and the request target name different hosts"));
         }
         (Some(authority), _) => HeaderValue::from_str(authority)
@@ -200,7 +203,8 @@ fn target(
         (None, Some(host)) => host,
         (None, None) => return Err(HeadError::Bad("no Host field")),
     };
-    let path = if path.is_empty() { Bytes::from_static(b"/") } else { bytes.slice_ref(path.as_bytes()) };
+    let path =
+        if path.is_empty() { Bytes::from_static(b"/") } else { bytes.slice_ref(path.as_bytes()) };
     let path = PathAndQuery::from_maybe_shared(path)
         .map_err(|_| HeadError::Bad("the request target is not a valid path"))?;
     Ok((path, checked_host(authority)?))
@@ -223,7 +227,8 @@ fn absolute_form(raw: &str) -> Result<(&str, &str), HeadError> {
 /// A host is a registered name or an address, with an optional port (RFC 9110 section 7.2); user
 /// information has no place in it.
 fn checked_host(host: HeaderValue) -> Result<HeaderValue, HeadError> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    let allowed =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     if host.is_empty() || host.len() > 300 || !host.as_bytes().iter().all(|b| allowed(*b)) {
         return Err(HeadError::Bad("the Host field is not a host name"));
     }
@@ -239,7 +244,9 @@ fn framing(headers: &HeaderMap, http11: bool) -> Result<Framing, HeadError> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if !http11 || length.is_some() || codings.next().is_some() {
-            return Err(HeadError::Bad("Transfer-Encoding beside Content-Length, twice or in HTTP/1.0"));
+            return Err(HeadError::Bad(
+                "Transfer-Encoding beside Content-Length, twice or in HTTP/1.0",
+            ));
         }
         if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
             return Err(HeadError::Bad("Transfer-Encoding other than \"chunked\""));

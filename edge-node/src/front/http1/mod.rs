@@ -4,8 +4,8 @@
 pub mod content;
 pub mod head;
 mod pump;
-pub mod upload;
 mod reply;
+pub mod upload;
 mod wire;
 mod write;
 
@@ -22,8 +22,8 @@ use reply::Sent;
 use std::future::{Future, poll_fn};
 use std::io::Result;
 use std::pin::Pin;
-use std::task::Poll;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use wire::Deadline;
 use write::Asked;
@@ -34,6 +34,8 @@ const MAX_TARGET: usize = 16 * 1024;
 struct Http1 {
     io: Io,
     buffer: BytesMut,
+    /// Room for the fields that change from hit to hit, used again and again.
+    fields: BytesMut,
     clock: Deadline,
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
     context: Context,
@@ -65,6 +67,7 @@ pub async fn serve(io: Io, start: BytesMut, context: Context) {
     let mut connection = Http1 {
         io,
         buffer: start,
+        fields: BytesMut::new(),
         clock: Deadline::new(context.limits.idle),
         draining: Box::pin(context.shutdown.clone().cancelled_owned()),
         context,
@@ -145,7 +148,9 @@ impl Http1 {
                 Ok(Scan::End(end)) if end > self.context.limits.header_bytes => {
                     return Ok(Incoming::Refused(HeadError::TooLarge));
                 }
-                Ok(Scan::End(end)) => return Ok(Incoming::Head(self.buffer.split_to(end).freeze())),
+                Ok(Scan::End(end)) => {
+                    return Ok(Incoming::Head(self.buffer.split_to(end).freeze()));
+                }
                 Ok(Scan::Partial { resume: next }) => resume = next,
                 Err(error) => return Ok(Incoming::Refused(error)),
             }

@@ -144,7 +144,9 @@ impl Pump {
 
 /// Whether a visitor says that it takes trailer fields (RFC 9110 section 10.1.4).
 pub(super) fn wants_trailers(headers: &HeaderMap) -> bool {
-    headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-        value.split(',').any(|item| item.trim().eq_ignore_ascii_case("trailers"))
-    })
+    headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case("trailers")))
 }

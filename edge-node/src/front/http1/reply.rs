@@ -9,7 +9,7 @@ use crate::body::Body;
 use crate::listen::Io;
 use crate::respond;
 use crate::serve::{Content, FastHit, Reply};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use std::future::poll_fn;
@@ -21,6 +21,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What is read and thrown away of a request's content that nobody wanted, to keep the connection.
 const MAX_DRAIN: usize = 256 * 1024;
+/// The most bytes of the fields that change from hit to hit.
+const HIT_FIELDS: usize = 128;
 /// How long draining and closing may take.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -41,11 +43,12 @@ impl Http1 {
     pub(super) async fn write_hit(&mut self, hit: FastHit, asked: Asked) -> Result<Turn> {
         let content = if asked.head { Bytes::new() } else { hit.content() };
         let length = content.len() as u64;
-        let mut fields = BytesMut::with_capacity(128);
-        hit.write_fields(&mut fields);
-        fields.extend_from_slice(write::connection(asked));
-        fields.extend_from_slice(b"\r\n");
-        self.write_parts([hit.head(), fields.freeze(), content], &mut None).await?;
+        self.fields.reserve(HIT_FIELDS);
+        hit.write_fields(&mut self.fields);
+        self.fields.extend_from_slice(write::connection(asked));
+        self.fields.extend_from_slice(b"\r\n");
+        let fields = self.fields.split().freeze();
+        self.write_parts([hit.head(), fields, content], &mut None).await?;
         hit.done(length);
         Ok(if asked.keep_alive { Turn::Again } else { Turn::Close })
     }

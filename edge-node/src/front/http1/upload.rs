@@ -3,8 +3,8 @@
 
 use crate::body::{Body, BoxError};
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use http_body::Frame;
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use std::pin::Pin;
 use std::sync::Arc;

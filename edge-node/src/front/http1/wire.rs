@@ -17,7 +17,7 @@ const READ_ROOM: usize = 8 * 1024;
 
 /// A deadline that is moved on every request but armed only when it would fire: moving it is a store,
 /// where re-arming a timer each time would be a lock in the runtime.
-pub struct Deadline {
+pub(super) struct Deadline {
     at: Instant,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -25,12 +25,12 @@ pub struct Deadline {
 impl Deadline {
     /// A deadline `after` from now.
     #[must_use]
-    pub fn new(after: Duration) -> Deadline {
+    pub(super) fn new(after: Duration) -> Deadline {
         Deadline { at: Instant::now() + after, sleep: None }
     }
 
     /// Moves it to `after` from now.
-    pub fn set(&mut self, after: Duration) {
+    pub(super) fn set(&mut self, after: Duration) {
         self.at = Instant::now() + after;
         // An armed timer that fires too early re-arms itself; one that is too late must be moved.
         if let Some(sleep) = &mut self.sleep
@@ -41,7 +41,7 @@ impl Deadline {
     }
 
     /// Ready once it has passed.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let at = self.at;
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         loop {
@@ -55,14 +55,18 @@ impl Deadline {
 }
 
 /// Reads more bytes into `buffer`; zero is the end of the stream.
-pub fn poll_fill(io: &mut Io, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<Result<usize>> {
+pub(super) fn poll_fill(
+    io: &mut Io,
+    buffer: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<Result<usize>> {
     buffer.reserve(READ_ROOM);
     poll_read_buf(Pin::new(io), cx, buffer)
 }
 
 /// Writes all of `parts`, taking away what is written; late when the visitor takes nothing for the time
 /// that `clock` was set to before the call.
-pub fn poll_write_parts<const N: usize>(
+pub(super) fn poll_write_parts<const N: usize>(
     io: &mut Io,
     parts: &mut [Bytes; N],
     clock: &mut Deadline,
@@ -91,7 +95,7 @@ pub fn poll_write_parts<const N: usize>(
 }
 
 /// Hands what TLS still holds to the socket; nothing to do in the clear.
-pub fn poll_flush(io: &mut Io, cx: &mut Context<'_>) -> Poll<Result<()>> {
+pub(super) fn poll_flush(io: &mut Io, cx: &mut Context<'_>) -> Poll<Result<()>> {
     match io {
         Io::Plain(_) => Poll::Ready(Ok(())),
         Io::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),

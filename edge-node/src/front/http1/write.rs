@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 /// How a response's content is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delimited {
+pub(super) enum Delimited {
     /// It has none.
     Nothing,
     /// By its length.
@@ -21,18 +21,18 @@ pub enum Delimited {
 
 /// What a request says about the response to it.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked {
+pub(super) struct Asked {
     /// HEAD: fields as for GET, no content.
-    pub head: bool,
+    pub(super) head: bool,
     /// HTTP/1.1: may be sent chunks.
-    pub http11: bool,
+    pub(super) http11: bool,
     /// The connection goes on afterwards.
-    pub keep_alive: bool,
+    pub(super) keep_alive: bool,
 }
 
 /// How the content of `reply` is delimited for the request.
 #[must_use]
-pub fn delimit(reply: &Reply, asked: Asked) -> Delimited {
+pub(super) fn delimit(reply: &Reply, asked: Asked) -> Delimited {
     let status = reply.status;
     let none = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     if asked.head || none {
@@ -55,7 +55,7 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
 
 /// The header section, its empty line included.
 #[must_use]
-pub fn head(reply: &Reply, asked: Asked, delimited: Delimited) -> Bytes {
+pub(super) fn head(reply: &Reply, asked: Asked, delimited: Delimited) -> Bytes {
     let mut out = BytesMut::with_capacity(512);
     status_line(&mut out, reply.status);
     for (name, value) in &reply.headers {
@@ -85,7 +85,7 @@ pub fn head(reply: &Reply, asked: Asked, delimited: Delimited) -> Bytes {
 
 /// The `Connection` field that a response needs, or nothing.
 #[must_use]
-pub fn connection(asked: Asked) -> &'static [u8] {
+pub(super) fn connection(asked: Asked) -> &'static [u8] {
     match (asked.keep_alive, asked.http11) {
         (false, _) => b"connection: close\r\n",
         (true, false) => b"connection: keep-alive\r\n",
@@ -95,13 +95,13 @@ pub fn connection(asked: Asked) -> &'static [u8] {
 
 /// A chunk's size line.
 #[must_use]
-pub fn chunk_size(length: usize) -> Bytes {
+pub(super) fn chunk_size(length: usize) -> Bytes {
     Bytes::from(format!("{length:x}\r\n"))
 }
 
 /// The end of a chunked response, with its trailer fields.
 #[must_use]
-pub fn last_chunk(trailers: Option<&HeaderMap>) -> Bytes {
+pub(super) fn last_chunk(trailers: Option<&HeaderMap>) -> Bytes {
     let Some(trailers) = trailers else { return Bytes::from_static(b"0\r\n\r\n") };
     let mut out = BytesMut::from(&b"0\r\n"[..]);
     for (name, value) in trailers {
