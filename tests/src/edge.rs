@@ -6,11 +6,15 @@ use crate::http2::Http2;
 use crate::process::{Process, binary};
 use crate::reply::Reply;
 use crate::tls::Certificate;
-use crate::wait::until;
+use crate::wait::{until, until_for};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
+
+/// The longest that an edge may take to its first port.
+const COMPILE_DEADLINE: Duration = Duration::from_secs(120);
 
 /// A running edge. Its files live in a folder of its own that goes with it.
 pub struct Edge {
@@ -222,7 +226,8 @@ async fn launch(name: &str, arguments: &[String], folder: &Path) -> (Process, Po
     let mut arguments = arguments.to_vec();
     arguments.extend(["--port-file".to_owned(), file.display().to_string()]);
     let mut process = Process::start(name, &binary("verge-edge"), &arguments, folder);
-    let ports = until("the edge's port file", || {
+    // A component may have to be compiled first; JavaScript's engine takes seconds of a free core.
+    let ports = until_for(COMPILE_DEADLINE, "the edge's port file", || {
         assert!(process.is_alive(), "the edge ended at once:\n{}", process.tail());
         let text = fs::read_to_string(&file).ok();
         async move { parse_ports(&text?) }

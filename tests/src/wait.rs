@@ -10,7 +10,19 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 ///
 /// # Panics
 /// After [`DEADLINE`], naming `what` was waited for.
-pub async fn until<T, F, C>(what: &str, mut condition: C) -> T
+pub async fn until<T, F, C>(what: &str, condition: C) -> T
+where
+    C: FnMut() -> F,
+    F: Future<Output = Option<T>>,
+{
+    until_for(DEADLINE, what, condition).await
+}
+
+/// Waits until `condition` gives a value, up to another deadline.
+///
+/// # Panics
+/// After it, naming `what` was waited for.
+pub async fn until_for<T, F, C>(deadline: Duration, what: &str, mut condition: C) -> T
 where
     C: FnMut() -> F,
     F: Future<Output = Option<T>>,
@@ -20,7 +32,7 @@ where
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain: {what}");
+        assert!(started.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

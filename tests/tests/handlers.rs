@@ -11,26 +11,22 @@ use verge_tests::{Edge, Http1, Origin, answer, site, until};
 
 const FRESH: &[(&str, &str)] = &[("Cache-Control", "max-age=3600")];
 
-/// A site with the example handlers, each on its own folder, and an origin behind them.
+/// A site with the handlers in Rust, and an origin behind them.
 async fn handlers() -> (Origin, Edge) {
     let origin =
         Origin::start(|seen| async move { answer(200, FRESH, format!("origin {}", seen.path)) })
             .await;
     let rest = "[handlers.hello]\ncomponent = \"hello-rust.wasm\"\n\
                 env = { GREETING = \"good day\" }\n\n\
-                [handlers.script]\ncomponent = \"hello-js.wasm\"\nlimits = { cpu = \"2s\" }\n\n\
                 [handlers.faulty]\ncomponent = \"faulty-rust.wasm\"\n\
                 limits = { cpu = \"50ms\", memory = \"32MiB\", wall = \"2s\", fetches = 4 }\n\n\
                 [[routes]]\npath = \"/plain/*\"\norigin = \"web\"\n\n\
-                [[routes]]\npath = \"/host/js/*\"\nhandler = \"script\"\norigin = \"web\"\n\n\
-                [[routes]]\npath = \"/json\"\nhandler = \"script\"\norigin = \"web\"\n\n\
                 [[routes]]\npath = \"/\"\nhandler = \"hello\"\norigin = \"web\"\n\n\
                 [[routes]]\npath = \"/echo\"\nhandler = \"hello\"\norigin = \"web\"\n\n\
                 [[routes]]\npath = \"/fetch\"\nhandler = \"hello\"\norigin = \"web\"\n\n\
                 [[routes]]\npath = \"/*\"\nhandler = \"faulty\"\norigin = \"web\"\n";
     let edge = Edge::standalone(site::with_routes(&origin, rest))
         .beside("hello-rust.wasm", &guest("hello-rust"))
-        .beside("hello-js.wasm", &guest("hello-js"))
         .beside("faulty-rust.wasm", &guest("faulty-rust"))
         .start()
         .await;
@@ -38,12 +34,38 @@ async fn handlers() -> (Origin, Edge) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn examples_in_two_languages_answer() {
+async fn the_example_in_javascript_answers() {
+    let origin =
+        Origin::start(|seen| async move { answer(200, FRESH, format!("origin {}", seen.path)) })
+            .await;
+    let rest = "[handlers.script]\ncomponent = \"hello-js.wasm\"\nlimits = { cpu = \"2s\" }\n\n\
+                [[routes]]\npath = \"/page\"\norigin = \"web\"\n\n\
+                [[routes]]\npath = \"/*\"\nhandler = \"script\"\norigin = \"web\"\n";
+    let edge = Edge::standalone(site::with_routes(&origin, rest))
+        .beside("hello-js.wasm", &guest("hello-js"))
+        .start()
+        .await;
+    let greeting = edge.get("a.example", "/").await.expect(200);
+    assert!(greeting.text().contains("JavaScript"), "{greeting:?}");
+    let told = edge.get("a.example", "/json").await.expect(200).json();
+    assert_eq!((&told["path"], &told["method"]), (&"/json".into(), &"GET".into()), "{told}");
+    for _ in 0..3 {
+        let fetched = edge.get("a.example", "/fetch?path=/page").await.expect(200);
+        assert_eq!(fetched.text(), "origin /page");
+        assert_eq!(fetched.field("x-handler"), "hello");
+    }
+    assert_eq!(origin.count("/page"), 1, "the cache stands behind the handler");
+    let body = "0123456789".repeat(20_000);
+    let mut client = edge.client().await;
+    let echo = client.request("POST", "a.example", "/echo", &[], body.as_bytes()).await;
+    assert_eq!(echo.expect(200).text(), body);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_in_rust_answers() {
     let (origin, edge) = handlers().await;
     let hello = edge.get("a.example", "/").await.expect(200);
     assert!(hello.text().contains("good day"), "{hello:?}");
-    let script = edge.get("a.example", "/json").await.expect(200);
-    assert!(script.json().is_object(), "{script:?}");
 
     // The handler's own fetch goes to the cache and the origin behind it.
     for _ in 0..3 {
