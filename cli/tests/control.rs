@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use verge_config::process::edge::{EdgeConfig, Standalone};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn login_stores_what_later_commands_use() {
@@ -204,6 +206,36 @@ async fn explain_asks_the_admin_listener() {
     let wanted = "GET /explain?url=https%3A%2F%2Fshop.example%2Fa%3Fb%3Dc HTTP/1.1";
     assert!(asked.starts_with(wanted), "{asked}");
     assert!(!asked.to_lowercase().contains("authorization"), "no token goes to an edge");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standalone_edge_is_purged_through_its_admin_listener() {
+    let world = World::start().await;
+    let site = world.write("alone/verge.toml", &plain_site("shop", "one"));
+    let config = EdgeConfig::standalone(Standalone {
+        site,
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        admin: Some("127.0.0.1:0".parse().unwrap()),
+        ..Standalone::default()
+    });
+    let options = verge_edge::Options::of_this_program(None, false).unwrap();
+    let shutdown = CancellationToken::new();
+    let (send, bound) = tokio::sync::oneshot::channel();
+    let edge = tokio::spawn(verge_edge::run_with(
+        config.unwrap(),
+        options,
+        shutdown.clone(),
+        move |addresses| send.send(addresses.clone()).unwrap(),
+    ));
+    let admin = format!("http://{}", bound.await.unwrap().admin.unwrap());
+    let purge = ["purge", "--everything", "--admin", &admin, "--json"];
+    let receipt = world.verge_bare(&purge, "").await.expect(0).json();
+    assert_eq!((&receipt["site"], &receipt["complete"]), (&json!("shop"), &json!(true)));
+    // It knows its own site and no other.
+    let other = ["purge", "--site", "other", "--everything", "--admin", &admin];
+    assert_ne!(world.verge_bare(&other, "").await.code, 0);
+    shutdown.cancel();
+    edge.await.unwrap().unwrap();
 }
 
 /// A call that the command line has no command for; the status line and the body.

@@ -135,8 +135,14 @@ async fn a_save_is_in_force_and_a_fault_leaves_the_last_good_version() {
     dev.line(&["version 3 is in force"]).await;
     assert!(dev.get("/a").await.ends_with("four"));
 
-    let explained = get(&dev.admin, &dev.admin, "/explain?url=http%3A%2F%2Flocalhost%2Fa").await;
-    assert!(explained.contains("routes[0]"), "{explained}");
+    let explained = Command::new(env!("CARGO_BIN_EXE_verge"))
+        .args(["explain", "http://localhost/a", "--admin"])
+        .arg(format!("http://{}", dev.admin))
+        .output();
+    let explained = explained.await.unwrap();
+    assert!(explained.status.success(), "{explained:?}");
+    let explained = String::from_utf8(explained.stdout).unwrap();
+    assert!(explained.contains("route: routes[0]"), "{explained}");
 
     // It ends by itself when it is told to, and well.
     let pid = dev.child.id().unwrap().to_string();

@@ -10,13 +10,13 @@ use crate::site_file::{self, Component, SiteFile};
 use crate::{Ended, build};
 use clap::Args;
 use futures::stream;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use verge_config::Revision;
 use verge_config::api::{EdgeInfo, VersionInfo};
-use verge_config::units::{parse_duration, write_size};
+use verge_config::units::parse_duration;
 
 /// The pieces in which a component is sent.
 const PIECE: usize = 64 * 1024;
@@ -158,7 +158,7 @@ async fn upload_component(
     let sent = client.upload(&path, length, reqwest::Body::wrap_stream(pieces)).await;
     bar.finish_and_clear();
     sent?;
-    output.note(&format!("uploaded {name} ({})", write_size(length)));
+    output.note(&format!("uploaded {name} ({})", HumanBytes(length)));
     Ok(())
 }
 
@@ -215,7 +215,10 @@ fn shown(deployed: &Deployed) -> String {
         ),
     };
     if let Some(reached) = &deployed.edges {
-        text.push_str(&format!("\n{} edges serve it", reached.applied));
+        text.push_str(&match reached.applied {
+            1 => "\n1 edge serves it".to_owned(),
+            applied => format!("\n{applied} edges serve it"),
+        });
         for (state, names) in [("pending", &reached.pending), ("offline", &reached.offline)] {
             if !names.is_empty() {
                 text.push_str(&format!("; {state}: {}", names.join(", ")));

@@ -55,6 +55,16 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     idna::domain_to_ascii_strict(name).map_err(|_| wanted(""))
 }
 
+/// A name that a resolver may know: as a host name, but underscores may be in it, as they are in the
+/// names of services on private networks. `text` is in lower-case ASCII already.
+pub(super) fn resolvable(text: &str) -> Result<String, String> {
+    if text.contains('_') {
+        name(&text.replace('_', "x"))?;
+        return Ok(text.strip_suffix('.').unwrap_or(text).to_owned());
+    }
+    name(text)
+}
+
 /// A host name or address with an optional port; a wildcard where one may be.
 pub(super) fn name_and_port(text: &str, wildcard: bool) -> Result<String, String> {
     let (host, port) = match text.rsplit_once(':') {

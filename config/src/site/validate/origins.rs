@@ -72,7 +72,7 @@ fn url(text: &str, weight: u16) -> Result<OriginUrl, String> {
         return Err(not("it must end after the port; paths are the routes' affair"));
     }
     let host = match url.host() {
-        Some(Host::Domain(name)) => hosts::name(name)?,
+        Some(Host::Domain(name)) => hosts::resolvable(name)?,
         Some(Host::Ipv4(address)) => address.to_string(),
         Some(Host::Ipv6(address)) => address.to_string(),
         None => return Err(not(example)),

@@ -167,6 +167,7 @@ fn origins() {
     assert_eq!(first("['HTTPS://Web.Example']").port, 443);
     assert_eq!(first("['http://Web.Example/']").host, "web.example");
     assert_eq!(first("['http://[::1]:8080']").host, "::1");
+    assert_eq!(first("['http://Web_1:9000']").host, "web_1");
     assert!(first("['http://[::1]:8080']").address().is_some());
     for odd in [
         "ftp://a.example",
