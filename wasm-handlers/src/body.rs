@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
@@ -26,7 +26,7 @@ pub(crate) fn respond(
     if let Some(reason) = oversize(head.headers()) {
         return Err(running.fail(Ended::HeadTooLarge(reason)));
     }
-    let (parts, content) = head.into_parts();
+    let (mut parts, content) = head.into_parts();
     if is_head_request {
         // Nobody reads it; a guest that promised a length and writes nothing is right to.
         running.complete();
@@ -36,7 +36,9 @@ pub(crate) fn respond(
         return match drain(content, &mut running) {
             Some(frames) => {
                 running.complete();
-                Ok(Response::from_parts(parts, Whole::new(frames).boxed_unsync()))
+                let whole = Whole::new(frames);
+                declare_length(&mut parts, &whole);
+                Ok(Response::from_parts(parts, whole.boxed_unsync()))
             }
             None => Err(running.fail(Ended::Incomplete)),
         };
@@ -62,6 +64,18 @@ fn oversize(headers: &HeaderMap) -> Option<String> {
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Says how long the content is where all of it is there, so that it goes out in one piece with its
+/// head. Not where a length may not be said (RFC 9110 section 8.6), nor before trailers.
+fn declare_length(head: &mut http::response::Parts, whole: &Whole) {
+    let status = head.status;
+    let may_not = status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED;
+    if !may_not && whole.frames.iter().all(Frame::is_data) {
+        head.headers.entry(CONTENT_LENGTH).or_insert_with(|| whole.left.into());
+    }
 }
 
 /// The next frame of what the guest wrote. Outside Tokio's budget: that it says "later" must mean that

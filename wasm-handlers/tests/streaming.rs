@@ -228,6 +228,7 @@ async fn work_after_the_answer_is_within_the_limits_too() {
 async fn a_short_answer_says_its_length_and_a_head_request_has_no_content() {
     let handler = handler("hello-rust", roomy()).await;
     let answer = handler.call(get("/"), Recorder::new()).await.unwrap();
+    assert_eq!(answer.headers()["content-length"], "17");
     assert_eq!(answer.body().size_hint().exact(), Some(17));
     let host = Recorder::new();
     let mut request = get("/");
