@@ -49,7 +49,11 @@ pub fn init_logging(options: &LogOptions) -> io::Result<LogGuard> {
         }
     };
     let (lines, errors) = lines::start(Box::new(io::stderr()), "log")?;
-    let not_access = FilterFn::new(|meta| meta.target() != ACCESS_TARGET);
+    // Filters without a level would have every span and line of every library looked at each time it
+    // is reached, however little is logged in the end.
+    let level = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
+    let not_access =
+        FilterFn::new(|meta| meta.target() != ACCESS_TARGET).with_max_level_hint(level);
     let layer = fmt::layer().with_writer(lines).with_ansi(false);
     let layer = match options.format {
         LogFormat::Text => layer.boxed(),
@@ -58,7 +62,8 @@ pub fn init_logging(options: &LogOptions) -> io::Result<LogGuard> {
     let layer = layer.with_filter(filter).with_filter(not_access);
     let (access_layer, access) = if options.access {
         let (lines, guard) = lines::start(Box::new(io::stdout()), "access-log")?;
-        let only_access = FilterFn::new(|meta| meta.target() == ACCESS_TARGET);
+        let only_access = FilterFn::new(|meta| meta.target() == ACCESS_TARGET)
+            .with_max_level_hint(LevelFilter::INFO);
         let layer = fmt::layer()
             .json()
             .flatten_event(true)
