@@ -39,7 +39,10 @@ async fn a_hit_keeps_the_stored_date_and_tells_its_age() {
 async fn pipelined_requests_are_answered_in_order() {
     let origin = Origin::start(|head| {
         let path = head.split(' ').nth(1).unwrap().to_owned();
-        format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: {}\r\n\r\n{path}", path.len())
+        format!(
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: {}\r\n\r\n{path}",
+            path.len()
+        )
     })
     .await;
     let edge = serve(&site(&origin)).await;
@@ -60,7 +63,10 @@ async fn ambiguous_requests_never_reach_the_origin() {
     let origin = Origin::start(|_| OK.to_owned()).await;
     let edge = serve(&site(&origin)).await;
     for (request, status) in [
-        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "400",
+        ),
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", "400"),
         ("GET / HTTP/1.1\nHost: a\n\n", "400"),
         ("GET / HTTP/1.1\r\n\r\n", "400"),
@@ -105,7 +111,9 @@ async fn uploads_stream_and_leave_the_connection_usable() {
     let edge = serve(&site(&origin)).await;
     let mut stream = TcpStream::connect(edge.addr).await.unwrap();
     stream
-        .write_all(b"POST /u HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 6\r\n\r\n")
+        .write_all(
+            b"POST /u HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 6\r\n\r\n",
+        )
         .await
         .unwrap();
     let mut interim = [0u8; 25];

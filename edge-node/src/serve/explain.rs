@@ -36,7 +36,9 @@ impl Edge {
                     NoRoute::Host => "no site answers this host",
                     NoRoute::Path => "the site has no route for this path",
                 };
-                return Ok(json!({ "url": url, "host": host, "revision": revision, "error": reason }));
+                return Ok(
+                    json!({ "url": url, "host": host, "revision": revision, "error": reason }),
+                );
             }
         };
         let (site, route) = (found.site, found.route);

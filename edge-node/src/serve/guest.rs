@@ -161,7 +161,8 @@ impl Guest {
         hop: Hop,
     ) -> Result<http::Response<Body>, FetchError> {
         let authority = request.uri().authority().map(|a| normalise_host(a.as_str()));
-        let host = authority.ok_or_else(|| FetchError::BadRequest("a URL without a host".into()))?;
+        let host =
+            authority.ok_or_else(|| FetchError::BadRequest("a URL without a host".into()))?;
         if self.is_own(&host, &hop) {
             return self.fetch_own(request, host, hop).await;
         }

@@ -367,7 +367,6 @@ mod tests {
             "GET  / HTTP/1.1",
             "GET / HTTP/1.1 ",
             "GET /",
-            "* / HTTP/1.1",
         ] {
             let request = format!("{line}\r\nHost: a\r\n\r\n");
             assert!(matches!(head(&request), Err(HeadError::Bad(_))), "{line:?}");
