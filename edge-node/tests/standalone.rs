@@ -29,7 +29,9 @@ impl Drop for Alone {
 }
 
 fn text(path: &str) -> String {
-    format!("site = \"shop\"\ndomains = [\"*\"]\n[[routes]]\npath = \"{path}\"\nstatic = {{ body = \"x\" }}\n")
+    format!(
+        "site = \"shop\"\ndomains = [\"*\"]\n[[routes]]\npath = \"{path}\"\nstatic = {{ body = \"x\" }}\n"
+    )
 }
 
 fn write(folder: &Path, content: &str) -> PathBuf {
@@ -82,10 +84,13 @@ async fn a_change_is_in_force_a_fault_is_refused_and_the_last_good_stays() {
     assert!(Arc::ptr_eq(&good, &alone.cell.load_full()));
 
     fs::remove_file(site.join("verge.toml")).unwrap();
-    alone.until("its loss is told", |alone| {
-        alone.status.refusals().first().is_some_and(|refusal| refusal.reason.contains("verge.toml") && !refusal.reason.contains("bdy"))
-    })
-    .await;
+    alone
+        .until("its loss is told", |alone| {
+            alone.status.refusals().first().is_some_and(|refusal| {
+                refusal.reason.contains("verge.toml") && !refusal.reason.contains("bdy")
+            })
+        })
+        .await;
     assert!(Arc::ptr_eq(&good, &alone.cell.load_full()));
 
     // As editors save: a new file, renamed over the old name.
@@ -106,7 +111,11 @@ async fn a_changed_component_is_noticed() {
     let reason = |alone: &Alone, text: &str| {
         alone.status.refusals().first().is_some_and(|refusal| refusal.reason.contains(text))
     };
-    alone.until("it is missing", |alone| reason(alone, "handlers.greet.component: handlers/greet.wasm: No such file")).await;
+    alone
+        .until("it is missing", |alone| {
+            reason(alone, "handlers.greet.component: handlers/greet.wasm: No such file")
+        })
+        .await;
     // The site file stays as it is; its component comes, in a folder of its own.
     fs::write(site.join("handlers/greet.wasm"), b"\0asm\x01\0\0\0").unwrap();
     alone.until("it is no component", |alone| reason(alone, "core WebAssembly module")).await;
@@ -116,7 +125,8 @@ async fn a_changed_component_is_noticed() {
 #[tokio::test]
 async fn a_faulty_file_at_the_start_tells_every_fault() {
     let folder = tempfile::tempdir().unwrap();
-    let broken = "site = \"Shop!\"\ndomains = [\"*\"]\n[[routes]]\npath = \"a\"\norigin = \"nowhere\"\n";
+    let broken =
+        "site = \"Shop!\"\ndomains = [\"*\"]\n[[routes]]\npath = \"a\"\norigin = \"nowhere\"\n";
     let error = open(folder.path(), write(folder.path(), broken)).await.err().unwrap().to_string();
     for place in ["site:", "routes[0].path", "routes[0].origin", "verge.toml"] {
         assert!(error.contains(place), "{place} in {error}");
@@ -145,7 +155,9 @@ async fn purges_and_reloads_share_one_line_of_revisions() {
     request.site = Some("shop".to_owned());
     assert_eq!(alone.purges.purge(&request).unwrap().purge.revision.0, 4);
     request.site = Some("other".to_owned());
-    assert!(alone.purges.purge(&request).unwrap_err().to_string().contains("this edge serves \"shop\""));
+    assert!(
+        alone.purges.purge(&request).unwrap_err().to_string().contains("this edge serves \"shop\"")
+    );
     request.selectors.clear();
     assert!(alone.purges.purge(&request).is_err());
     assert_eq!(*alone.sink.told.lock(), [Told::Purge(2, 1), Told::Purge(4, 3)]);

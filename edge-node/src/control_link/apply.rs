@@ -446,3 +446,6 @@ fn digests_of(runtime: &SiteRuntime) -> Vec<String> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

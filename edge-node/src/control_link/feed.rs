@@ -120,6 +120,16 @@ pub(super) async fn run(mut applier: Applier, session: Arc<Session>, longest_wai
     }
 }
 
+/// The feed's path and query. A function of its own: the serializer must not live across an await.
+fn target(since: &str, history: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("since", since);
+    if !history.is_empty() {
+        query.append_pair("history", history);
+    }
+    format!("/v1/feed?{}", query.finish())
+}
+
 async fn stream(
     applier: &mut Applier,
     session: &Session,
@@ -128,12 +138,7 @@ async fn stream(
     session.ensure().await?;
     let status = Arc::clone(&applier.effects.status);
     let since = applier.since().0.to_string();
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("since", &since);
-    if !applier.position.history.is_empty() {
-        query.append_pair("history", &applier.position.history);
-    }
-    let target = format!("/v1/feed?{}", query.finish());
+    let target = target(&since, &applier.position.history);
     let response = session.send(Method::GET, &target, None).await?;
     let mut lines = Lines::new(response.into_body());
     let mut line = listen(&mut lines).await?;

@@ -144,7 +144,9 @@ impl LinkStatus {
 
     /// Raises the head to a revision that was heard of.
     pub(super) fn saw(&self, revision: Revision) {
-        self.head.fetch_max(revision.0, Ordering::Relaxed);
+        if self.head.fetch_max(revision.0, Ordering::Relaxed) < revision.0 {
+            self.changed();
+        }
     }
 
     pub(super) fn heard(&self) {

@@ -30,6 +30,8 @@ use verge_handlers::{CompilerCommand, Sandbox, SandboxSettings};
 /// The longest that any condition may take to hold.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
@@ -262,6 +264,8 @@ pub fn sink() -> (Arc<SnapshotCell>, Arc<Sink>) {
 impl Edge {
     /// Starts, or starts again, the edge whose state is in `folder`.
     pub async fn start(folder: &std::path::Path, control: &str) -> Edge {
+        // What the link logs is shown when a test fails.
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let (cell, sink) = sink();
         let settings = FleetSettings {
             control: control.to_owned(),
@@ -287,7 +291,8 @@ impl Edge {
         let mut changes = self.status.changes();
         within(what, async {
             while !test(&self.status) {
-                changes.changed().await.unwrap();
+                // Not all that tests look at is in the status: they look again after a while too.
+                let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
             }
         })
         .await;
