@@ -119,6 +119,11 @@ pub(super) async fn verify(connection: &mut SqliteConnection) -> Result<(), Stor
     Ok(())
 }
 
+/// How often a lock that another holds is tried.
+const LOCK_TRIES: u32 = 25;
+/// The pause between two tries.
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 fn lock(data_dir: &Path) -> Result<File, StoreError> {
     let path = data_dir.join("lock");
     let file = File::options()
@@ -127,11 +132,16 @@ fn lock(data_dir: &Path) -> Result<File, StoreError> {
         .write(true)
         .open(&path)
         .map_err(StoreError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(data_dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(StoreError::Io { path, error }),
+    // A lock given up a moment ago lives on in a child that another thread has forked and that has
+    // not become its own program yet.
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(StoreError::Io { path, error }),
+        }
     }
+    Err(StoreError::InUse(data_dir.to_owned()))
 }
 
 /// Makes a folder that only its owner may read, with what is missing above it.
