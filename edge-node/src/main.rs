@@ -95,6 +95,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// Every connection is a file: takes as many as the system lets this process have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 fn start(flags: Flags) -> Result<()> {
     let format = match flags.log_format {
         Format::Text => LogFormat::Text,
@@ -103,6 +113,7 @@ fn start(flags: Flags) -> Result<()> {
     let config = read_config(&flags)?;
     let access = flags.access_log || config.access_log;
     let _logs = init_logging(&LogOptions { format, filter: None, access })?;
+    raise_file_limit();
     let options = Options::of_this_program(flags.port_file, flags.check)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = config.threads {

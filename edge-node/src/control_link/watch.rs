@@ -3,7 +3,9 @@
 
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::RwLock;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,9 +22,14 @@ pub(super) struct Watch {
     watcher: Option<RecommendedWatcher>,
     wake: Arc<Notify>,
     files: BTreeSet<PathBuf>,
+    names: Arc<Names>,
     folders: BTreeSet<PathBuf>,
     seen: Vec<Print>,
 }
+
+/// The names of the files: a folder's notices are of all that lies in it, and reading the files again
+/// for a neighbour's sake would cost a component's worth of hashing each time.
+type Names = RwLock<BTreeSet<OsString>>;
 
 /// What tells that a file is another one than before.
 type Print = Option<(SystemTime, u64, u64)>;
@@ -32,22 +39,26 @@ type Print = Option<(SystemTime, u64, u64)>;
 impl Watch {
     pub(super) fn new() -> Watch {
         let wake = Arc::new(Notify::new());
-        let notice = Arc::clone(&wake);
+        let names = Arc::new(Names::default());
+        let (notice, wanted) = (Arc::clone(&wake), Arc::clone(&names));
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading the files makes events too; to act on them would never end.
-            if event.is_ok_and(|event| changes(event.kind)) {
+            if event.is_ok_and(|event| changes(event.kind) && concerns(&event, &wanted)) {
                 notice.notify_one();
             }
         });
         let watcher = watcher
             .inspect_err(|error| tracing::warn!(%error, "no notices of changed files; they are looked at every second"))
             .ok();
-        Watch { watcher, wake, files: BTreeSet::new(), folders: BTreeSet::new(), seen: Vec::new() }
+        let (files, folders) = (BTreeSet::new(), BTreeSet::new());
+        Watch { watcher, wake, files, names, folders, seen: Vec::new() }
     }
 
     /// Watches these files from now on. Their folders are what the system watches: an editor's rename
     /// over a file ends the watch of the file itself.
     pub(super) fn follow(&mut self, files: BTreeSet<PathBuf>) {
+        *self.names.write() =
+            files.iter().filter_map(|file| file.file_name()).map(OsString::from).collect();
         let folders: BTreeSet<PathBuf> = files.iter().filter_map(|f| folder_of(f)).collect();
         if let Some(watcher) = &mut self.watcher {
             for gone in self.folders.difference(&folders) {
@@ -85,6 +96,13 @@ impl Watch {
     fn look(&self) -> Vec<Print> {
         self.files.iter().map(|file| print(file)).collect()
     }
+}
+
+/// Whether an event is of a file that is watched, or does not say of which it is.
+fn concerns(event: &notify::Event, names: &Names) -> bool {
+    let names = names.read();
+    event.paths.is_empty()
+        || event.paths.iter().any(|path| path.file_name().is_some_and(|name| names.contains(name)))
 }
 
 fn changes(kind: EventKind) -> bool {

@@ -32,9 +32,12 @@ pub struct Context {
 /// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Room for the first read of a connection, in bytes: most header sections whole.
+const FIRST_READ: usize = 4096;
+
 /// Serves a connection to its end. `http2` is what ALPN chose; without ALPN the first bytes tell.
 pub async fn run(mut io: Io, context: Context, http2: Option<bool>) {
-    let mut start = BytesMut::new();
+    let mut start = BytesMut::with_capacity(FIRST_READ);
     let http2 = match http2 {
         Some(chosen) => chosen,
         None => match sniff(&mut io, &mut start, &context).await {
