@@ -4,11 +4,13 @@
 use crate::origin::OriginError;
 use crate::serve::{Content, Record, Reply};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use verge_cache::CacheError;
 use verge_handlers::Ended;
 
+/// The usual methods; any other that is a token is passed on as well.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// Why a request gets no response of the site's.
@@ -139,6 +141,9 @@ pub fn error(error: &EdgeError, record: Record) -> Reply {
         && let Ok(value) = HeaderValue::from_str(&format!("verge; error={kind}"))
     {
         reply.headers.insert(PROXY_STATUS, value);
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        reply.headers.insert(ALLOW, HeaderValue::from_static(METHODS));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         reply.headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -152,6 +152,21 @@ async fn a_response_that_breaks_off_is_seen_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn head_of_a_static_route_says_what_get_says() {
+    let origin = Origin::start(|_| OK.to_owned()).await;
+    let file = format!(
+        "{}\n[[routes]]\npath = \"/s\"\nstatic = {{ status = 200, body = \"fine\" }}\n",
+        site(&origin).replace("\"/*\"", "\"/x/*\"")
+    );
+    let edge = serve(&file).await;
+    let ask = |method| format!("{method} /s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let get = raw(edge.addr, ask("GET").as_bytes()).await;
+    let head = raw(edge.addr, ask("HEAD").as_bytes()).await;
+    assert!(get.contains("content-length: 4\r\n") && get.ends_with("\r\n\r\nfine"), "{get}");
+    assert!(head.contains("content-length: 4\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unknown_hosts_and_paths_are_404() {
     let origin = Origin::start(|_| OK.to_owned()).await;
     let file = site(&origin).replace("\"*\"]", "\"a.example\"]").replace("\"/*\"", "\"/x/*\"");

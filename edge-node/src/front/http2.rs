@@ -178,11 +178,12 @@ impl Stream {
 
     async fn send(&mut self, reply: Reply, is_head: bool) -> Result<(), h2::Error> {
         let Reply { status, mut headers, content, record } = reply;
-        let none =
-            is_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-        if let (Content::Whole(bytes), false) = (&content, none) {
+        let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        // HEAD says the length that GET would have (RFC 9110 section 9.3.2).
+        if let (Content::Whole(bytes), false) = (&content, bodiless) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         }
+        let none = is_head || bodiless;
         let stall = self.context.limits.stall;
         let ends = none || matches!(&content, Content::Empty);
         let mut sender = self.respond.send_response(response(status, headers), ends)?;

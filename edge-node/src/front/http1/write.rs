@@ -76,7 +76,15 @@ pub(super) fn head(reply: &Reply, asked: Asked, delimited: Delimited) -> Bytes {
             field(&mut out, b"content-length", length.to_string().as_bytes());
         }
         Delimited::Chunked => field(&mut out, b"transfer-encoding", b"chunked"),
-        Delimited::Nothing | Delimited::Close => {}
+        Delimited::Nothing => {
+            // HEAD says the length that GET would have, where it is known (RFC 9110 section 9.3.2).
+            if let (Content::Whole(bytes), true) = (&reply.content, asked.head)
+                && !reply.headers.contains_key(CONTENT_LENGTH)
+            {
+                field(&mut out, b"content-length", bytes.len().to_string().as_bytes());
+            }
+        }
+        Delimited::Close => {}
     }
     out.put_slice(connection(asked));
     out.put_slice(b"\r\n");
