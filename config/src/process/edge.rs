@@ -99,8 +99,6 @@ pub struct CacheStorage {
 pub struct EdgeLimits {
     /// Open connections. Default 20,000.
     pub connections: usize,
-    /// Open connections of one client address. Default 2,000.
-    pub connections_per_client: usize,
     /// A request's header section, in bytes. Default 64 KiB.
     pub header_bytes: usize,
     /// From the first byte of a request to the end of its header section. Default 10 s.
@@ -220,7 +218,6 @@ impl Default for EdgeLimits {
     fn default() -> Self {
         EdgeLimits {
             connections: 20_000,
-            connections_per_client: 2_000,
             header_bytes: 64 * 1024,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),

@@ -62,7 +62,6 @@ struct RawCache {
 #[serde(deny_unknown_fields, default)]
 struct RawLimits {
     connections: Option<u64>,
-    connections_per_client: Option<u64>,
     header: Option<String>,
     header_timeout: Option<String>,
     idle_timeout: Option<String>,
@@ -197,11 +196,6 @@ impl RawLimits {
             usize::try_from(count).unwrap_or(default)
         };
         let connections = count("connections", self.connections, default.connections);
-        let connections_per_client = count(
-            "connections_per_client",
-            self.connections_per_client,
-            default.connections_per_client,
-        );
         let header = faults.size(
             "limits.header",
             self.header.as_deref(),
@@ -214,7 +208,6 @@ impl RawLimits {
         };
         EdgeLimits {
             connections,
-            connections_per_client,
             header_bytes: usize::try_from(header).unwrap_or(default.header_bytes),
             header_timeout: duration("header_timeout", self.header_timeout, default.header_timeout),
             idle_timeout: duration("idle_timeout", self.idle_timeout, default.idle_timeout),
