@@ -200,7 +200,7 @@ impl RawLimits {
             "limits.header",
             self.header.as_deref(),
             default.header_bytes as u64,
-            // Pingora's own ceiling is 1 MiB.
+            // Upgrades go through pingora, whose own ceiling is 1 MiB.
             1_024..=1 << 20,
         );
         let mut duration = |name: &str, text: Option<String>, default| {
