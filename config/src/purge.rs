@@ -162,7 +162,9 @@ impl UrlParts {
 }
 
 fn split_host(value: &str) -> Option<(Option<String>, &str)> {
-    if value.starts_with('/') && !value.starts_with("//") {
+    // `//host/path`, a network-path reference, is not told from a path with an empty first segment: it
+    // is the path that is meant.
+    if value.starts_with('/') {
         return Some((None, value));
     }
     let rest = match value.split_once("://") {
@@ -172,7 +174,7 @@ fn split_host(value: &str) -> Option<(Option<String>, &str)> {
             rest
         }
         Some(_) => return None,
-        None => value.strip_prefix("//").unwrap_or(value),
+        None => value,
     };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (host, rest) = rest.split_at(end);
@@ -248,7 +250,9 @@ mod tests {
         assert_eq!(UrlParts::parse("https://Shop.example/a?b=c"), parts(host, "/a", Some("b=c")));
         assert_eq!(UrlParts::parse("http://shop.example:80/a"), parts(host, "/a", None));
         assert_eq!(UrlParts::parse("HTTPS://shop.example"), parts(host, "/", None));
-        assert_eq!(UrlParts::parse("//shop.example/a#f"), parts(host, "/a", None));
+        assert_eq!(UrlParts::parse("shop.example/a#f"), parts(host, "/a", None));
+        assert_eq!(UrlParts::parse("//a/b"), parts(None, "//a/b", None));
+        assert_eq!(UrlParts::parse_prefix("//"), parts(None, "//", None));
         assert_eq!(UrlParts::parse("shop.example/a?"), parts(host, "/a", Some("")));
         assert_eq!(UrlParts::parse("https://shop.example?q"), parts(host, "/", Some("q")));
         assert_eq!(UrlParts::parse("/a/B?c=d"), parts(None, "/a/B", Some("c=d")));

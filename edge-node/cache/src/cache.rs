@@ -281,9 +281,9 @@ fn is_plain(request: &Request<'_>) -> bool {
 /// Path and query of a reference, if it is of the request's own origin.
 fn same_origin(reference: &str, request: &Request<'_>) -> Option<(String, Option<String>)> {
     let reference = reference.split('#').next().unwrap_or_default();
-    let absolute = reference.contains("://") || reference.starts_with("//");
-    let path = if absolute {
-        let parts = verge_config::purge::UrlParts::parse(reference)?;
+    let network_path = reference.strip_prefix("//");
+    let path = if network_path.is_some() || reference.contains("://") {
+        let parts = verge_config::purge::UrlParts::parse(network_path.unwrap_or(reference))?;
         if parts.host.as_deref() != Some(request.host) {
             return None;
         }
