@@ -32,7 +32,7 @@ test: setup guests site ## all tests; says at the end how many ran
 check: setup ## format, lints, licences and advisories, structure
 	@scripts/check.sh
 
-bench: setup guests ## compare with nginx and wasmtime, side by side
+bench: setup guests ## compare with nginx, Varnish, HAProxy, Traffic Server, wasmtime, side by side
 	@scripts/setup.sh bench
 	$(BUILD) --release
 	@python3 bench/run.py --bin target/release $(ARGS)

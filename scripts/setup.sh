@@ -40,24 +40,55 @@ base() {
     have cmake || install_packages cmake
 }
 
-# The assets of the real-input test: exactly what the lock file pins.
+# What the tests take from npm, exactly as the lock files pin it: the assets of the real-input test,
+# and the public suite of HTTP caching tests.
 site() {
-    local stamp=tests/site/node_modules/.verge-lock
-    if ! cmp -s tests/site/package-lock.json "$stamp"; then
-        echo "setup: installing the assets of the test site" >&2
-        (cd tests/site && npm ci --ignore-scripts --no-audit --no-fund >/dev/null) ||
-            fail "npm ci failed in tests/site"
-        cp tests/site/package-lock.json "$stamp"
+    local folder stamp
+    for folder in tests/site tests/conformance; do
+        stamp=$folder/node_modules/.verge-lock
+        if ! cmp -s $folder/package-lock.json "$stamp"; then
+            echo "setup: installing what $folder pins" >&2
+            (cd $folder && npm ci --ignore-scripts --no-audit --no-fund >/dev/null) ||
+                fail "npm ci failed in $folder"
+            cp $folder/package-lock.json "$stamp"
+        fi
+    done
+}
+
+# Installs servers for the comparisons, which start and stop them: the service that each package would
+# start by itself is kept from starting, or it would hold ports and a core while we measure.
+install_servers() {
+    local policy=/usr/sbin/policy-rc.d written=""
+    if [ "$(id -u)" = 0 ] && [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+        written=yes
+        # A policy that is left behind would keep services of other packages from starting.
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    install_packages "$@"
+    if [ -n "$written" ]; then
+        rm -f "$policy"
+        trap - EXIT
     fi
 }
 
 bench() {
-    local missing=()
-    # Debian keeps nginx where an ordinary user's PATH does not reach.
-    have nginx || [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
+    local missing=() servers=()
     have wrk || missing+=(wrk)
+    have h2load || missing+=(nghttp2-client)
+    have openssl || missing+=(openssl)
     have taskset || missing+=(util-linux)
     [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+    # Debian keeps servers where an ordinary user's PATH does not reach.
+    local PATH="$PATH:/usr/sbin"
+    have nginx || servers+=(nginx-light)
+    have varnishd || servers+=(varnish)
+    have haproxy || servers+=(haproxy)
+    have traffic_server || servers+=(trafficserver)
+    [ ${#servers[@]} = 0 ] && return
+    # A comparison goes on without a peer; it says which one.
+    (install_servers "${servers[@]}") || echo "setup: going on without: ${servers[*]}" >&2
 }
 
 case "${1:-base}" in

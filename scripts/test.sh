@@ -10,6 +10,12 @@ trap 'rm -f "$log"' EXIT
 $CARGO build --workspace --locked
 status=0
 $CARGO test --workspace --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+# What holds of the cache in memory holds of it on disk.
+[ $# -gt 0 ] || VERGE_CACHE_TIER=disk $CARGO test -p verge-cache --locked --no-fail-fast --tests 2>&1 |
+    tee -a "$log" || status=$?
+# The model of purges racing with fills has locks of its own, and so a build of its own.
+[ $# -gt 0 ] || $CARGO test -p verge-cache --features model --lib --locked model:: 2>&1 |
+    tee -a "$log" || status=$?
 
 # Each test binary ends with one line: "test result: ok. 12 passed; 0 failed; 1 ignored; …".
 awk '/^test result:/ { gsub(/;/, ""); binaries++

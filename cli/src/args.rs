@@ -78,8 +78,10 @@ pub(crate) enum Command {
     Edges(edges::EdgesArgs),
     /// Make, list and revoke tokens.
     Tokens(tokens::TokensArgs),
-    /// Say what an edge would do with a URL, and why.
+    /// Say what the edges would do with a URL, and why.
     Explain(explain::ExplainArgs),
+    /// Make a token for explanations in responses, and the line for the site file.
+    DebugToken,
     /// The compiler child: a component in, an artefact out.
     #[command(hide = true)]
     CompileComponent,

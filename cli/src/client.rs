@@ -316,7 +316,7 @@ fn put_off(response: &Response) -> Option<Duration> {
     (pause <= LONGEST_PAUSE).then_some(pause)
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(url::Host::Ipv4(address)) => address.is_loopback(),

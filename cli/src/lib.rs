@@ -56,7 +56,8 @@ async fn command(cli: Cli, output: Output) -> Result<Ended, CliError> {
         Command::Purge(args) => commands::purge::run(args, &global, output).await,
         Command::Edges(args) => commands::edges::run(args, &global, output).await,
         Command::Tokens(args) => commands::tokens::run(args, &global, output).await,
-        Command::Explain(args) => commands::explain::run(args, output).await,
+        Command::Explain(args) => commands::explain::run(args, &global, output).await,
+        Command::DebugToken => commands::debug_token::run(output),
         Command::CompileComponent => Ok(Ended::Done),
     }
 }

@@ -78,6 +78,17 @@ pub(crate) fn table<const N: usize>(
     head: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
+    let rows: Vec<Vec<String>> = rows.into_iter().map(Vec::from).collect();
+    if rows.is_empty() {
+        return "(none)".to_owned();
+    }
+    matrix(head.map(str::to_owned).into(), rows)
+}
+
+/// A table whose columns are known only now.
+pub(crate) fn matrix(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    let cells =
+        |row: Vec<String>| -> Vec<Cell> { row.iter().map(|cell| Cell::new(clean(cell))).collect() };
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
@@ -86,14 +97,9 @@ pub(crate) fn table<const N: usize>(
         } else {
             ContentArrangement::Disabled
         })
-        .set_header(head.map(Cell::new));
-    let mut empty = true;
+        .set_header(cells(head));
     for row in rows {
-        empty = false;
-        table.add_row(row.map(|cell| Cell::new(clean(&cell))));
-    }
-    if empty {
-        return "(none)".to_owned();
+        table.add_row(cells(row));
     }
     table.trim_fmt()
 }

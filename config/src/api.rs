@@ -123,6 +123,10 @@ pub struct Receipt {
     pub p99_ms: Option<u64>,
     /// In words, what an admin should know: that nothing matched, that an edge is away.
     pub notes: Vec<String>,
+    /// Nothing was purged and nothing is kept: `revision` is the newest one of then, `applied` counts
+    /// the edges that have answered, `matched` what the purge would be for there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
     /// Each edge.
     pub edges: Vec<EdgeReceipt>,
 }
@@ -138,6 +142,9 @@ pub struct EdgeReceipt {
     pub latency_ms: Option<u64>,
     /// How many stored objects it selected there.
     pub matched: Option<u64>,
+    /// Of a dry run: URLs of some of them, at most [`crate::feed::MAX_SAMPLES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<String>,
 }
 
 /// How far an edge is with a purge.
@@ -146,7 +153,53 @@ pub struct EdgeReceipt {
 pub enum EdgePurgeState {
     /// In force there.
     Applied,
+    /// Of a dry run: counted there, and nothing purged.
+    Counted,
     /// Connected, and not yet reported.
+    Pending,
+    /// Not connected.
+    Offline,
+}
+
+/// What every edge would do with a URL, and why: the answer of `GET /v1/explanations?url=…`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanations {
+    /// The URL.
+    pub url: String,
+    /// The site that answers its host.
+    pub site: String,
+    /// The newest revision when the edges were asked.
+    pub revision: Revision,
+    /// Every enrolled edge has answered.
+    pub complete: bool,
+    /// Each edge, by name.
+    pub edges: Vec<EdgeExplanation>,
+}
+
+/// What one edge says of a URL.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EdgeExplanation {
+    /// The edge's name.
+    pub edge: String,
+    /// Whether it has answered.
+    pub state: AnswerState,
+    /// Its explanation; its fields are the edge's own affair and grow with its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<serde_json::Value>,
+    /// Why it gives none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How far an edge is with a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerState {
+    /// It has explained.
+    Answered,
+    /// It has answered that it cannot.
+    Refused,
+    /// Connected, and no answer yet.
     Pending,
     /// Not connected.
     Offline,

@@ -3,7 +3,7 @@
 //! Rule for mixed versions: a reader ignores fields that it does not know, and treats a line of an
 //! unknown type as applied, so that an older edge keeps its place in the feed of a newer control plane.
 
-use crate::purge::Purge;
+use crate::purge::{Mode, Purge, Selector};
 use crate::revision::Revision;
 use crate::site::SiteDocument;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,14 @@ use std::sync::Arc;
 
 /// The longest line of the feed, in bytes; a longer one is a broken stream.
 pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+/// The most samples that an edge gives of what a purge would be for.
+pub const MAX_SAMPLES: usize = 10;
+/// The longest sample, in bytes; a longer one is cut.
+pub const MAX_SAMPLE_BYTES: usize = 2 * 1024;
+/// The largest answer to a question, in bytes of JSON.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// The most answers in one report; with as many of the largest it stays below what the API reads.
+pub const MAX_ANSWERS: usize = 8;
 
 /// One line of `GET /v1/feed?since=<revision>`: JSON, ended by a line feed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,12 +54,90 @@ pub enum FeedLine {
     },
     /// A purge.
     Purge(Purge),
+    /// Something that the control plane wants to know now. It is no part of history: it has no
+    /// revision, is not kept, and is told to the edges that are connected while it is open. Edges
+    /// that do not know it leave it unanswered.
+    Question(Question),
     /// Everything up to `head` has been sent; also the sign of life on a quiet feed.
     Head {
         /// The newest revision.
         head: Revision,
     },
     /// A line of a newer control plane.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A question to an edge; it is answered in the edge's next report, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Names it in the answer.
+    pub id: String,
+    /// What is asked.
+    pub asked: Asked,
+}
+
+/// What an edge can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Asked {
+    /// How many stored objects a purge would be for, with samples.
+    Preview {
+        /// The site.
+        site: String,
+        /// What it would select.
+        selectors: Vec<Selector>,
+        /// What it would do.
+        #[serde(default)]
+        mode: Mode,
+    },
+    /// What would become of a GET of a URL, and why.
+    Explain {
+        /// The site that the asker may know of: an edge where the host is another's says nothing.
+        site: String,
+        /// The URL, with scheme and host.
+        url: String,
+        /// Fields of the request: names and values.
+        #[serde(default)]
+        fields: Vec<(String, String)>,
+    },
+    /// A kind that only a newer control plane knows.
+    #[serde(other)]
+    Unknown,
+}
+
+/// An edge's answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The question's.
+    pub id: String,
+    /// What the edge says.
+    pub told: Told,
+}
+
+/// What an edge says to a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Told {
+    /// To [`Asked::Preview`].
+    Preview {
+        /// How many stored objects.
+        matched: u64,
+        /// URLs of some of them, at most [`MAX_SAMPLES`].
+        #[serde(default)]
+        samples: Vec<String>,
+    },
+    /// To [`Asked::Explain`].
+    Explained {
+        /// The explanation, as the edge's own admin listener gives it.
+        explanation: serde_json::Value,
+    },
+    /// The edge gives no answer, and why.
+    Refused {
+        /// For the asker.
+        reason: String,
+    },
+    /// A kind that only a newer edge knows.
     #[serde(other)]
     Unknown,
 }
@@ -74,6 +160,9 @@ pub struct Report {
     /// The edge's software version.
     #[serde(default)]
     pub version: String,
+    /// Answers to questions, at most [`MAX_ANSWERS`]; each is told once and may be lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answer>,
 }
 
 /// One purge as one edge applied it.
@@ -96,4 +185,47 @@ pub struct Refusal {
     pub site: String,
     /// The reason, for the developer.
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_yet_is_left_alone() {
+        let line =
+            r#"{"type": "question", "id": "q", "asked": {"kind": "weather", "where": "here"}}"#;
+        let line: FeedLine = serde_json::from_str(line).unwrap();
+        let FeedLine::Question(question) = line else { panic!("{line:?}") };
+        assert_eq!(question.asked, Asked::Unknown);
+        let answer = r#"{"id": "q", "told": {"kind": "rain", "much": 3}}"#;
+        let answer: Answer = serde_json::from_str(answer).unwrap();
+        assert_eq!(answer.told, Told::Unknown);
+        let line = r#"{"type": "sunrise", "at": 5}"#;
+        assert!(matches!(serde_json::from_str(line).unwrap(), FeedLine::Unknown));
+    }
+
+    #[test]
+    fn a_question_is_read_as_it_is_written() {
+        let asked = Asked::Preview {
+            site: "shop".into(),
+            selectors: vec![Selector::Tag("a".into()), Selector::Everything(true)],
+            mode: Mode::Soft,
+        };
+        let question = Question { id: "q1".into(), asked };
+        let text = serde_json::to_string(&FeedLine::Question(question.clone())).unwrap();
+        assert!(text.starts_with(r#"{"type":"question","id":"q1","#), "{text}");
+        let FeedLine::Question(read) = serde_json::from_str(&text).unwrap() else {
+            panic!("{text}")
+        };
+        assert_eq!(read, question);
+    }
+
+    #[test]
+    fn a_report_without_answers_is_as_it_was() {
+        let text = serde_json::to_string(&Report::default()).unwrap();
+        assert!(!text.contains("answers"), "{text}");
+        let report: Report = serde_json::from_str(r#"{"applied": 3}"#).unwrap();
+        assert!(report.answers.is_empty());
+    }
 }

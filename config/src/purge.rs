@@ -52,6 +52,9 @@ pub struct PurgeRequest {
     /// Hard unless it says soft.
     #[serde(default)]
     pub mode: Mode,
+    /// Purge nothing: say how many objects it would be for, with samples.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// A purge as the edges are told of it, and as the cache applies it.
@@ -271,6 +274,7 @@ mod tests {
         let request = PurgeRequest {
             site: None,
             mode: Mode::Hard,
+            dry_run: false,
             selectors: vec![
                 Selector::Tag("assets".into()),
                 Selector::Url("ftp://x/".into()),
@@ -312,6 +316,12 @@ mod tests {
         assert_eq!(request.validate(), Ok(()));
         assert_eq!(request.mode, Mode::Soft);
         assert_eq!(request.selectors.len(), 5);
+        assert!(!request.dry_run);
+        let body = r#"{"selectors": [{"tag": "a"}], "dry_run": true}"#;
+        let dry: PurgeRequest = serde_json::from_str(body).unwrap();
+        assert!(dry.dry_run);
+        assert!(serde_json::to_string(&dry).unwrap().contains("\"dry_run\":true"));
+        assert!(!serde_json::to_string(&request).unwrap().contains("dry_run"));
         assert!(serde_json::from_str::<PurgeRequest>(r#"{"selectors": [{"tags": "a"}]}"#).is_err());
     }
 

@@ -82,6 +82,32 @@ impl Fleet {
         self.live.lock().values().filter(|live| live.feeds > 0).count()
     }
 
+    /// Whether enough has come of what the enrolled edges are asked for. With [`Wait::None`] the edges
+    /// that are connected are waited for, and those that are away are not.
+    pub(crate) fn is_enough(
+        &self,
+        state: &State,
+        wait: Wait,
+        is_answered_by: impl Fn(&str) -> bool,
+    ) -> bool {
+        let live = self.live.lock();
+        let connected = |id: &str| live.get(id).is_some_and(|live| live.feeds > 0);
+        let (mut all, mut answered, mut open) = (0_usize, 0_usize, 0_usize);
+        for edge in state.edges.values().filter(|edge| edge.removed.is_none()) {
+            all += 1;
+            if is_answered_by(&edge.id) {
+                answered += 1;
+            } else if connected(&edge.id) {
+                open += 1;
+            }
+        }
+        match wait {
+            Wait::None => open == 0,
+            Wait::All => answered == all,
+            Wait::Quorum => all == 0 || answered > all / 2,
+        }
+    }
+
     /// The enrolled edges, by name, with the refusals of `tenant`'s sites, or of all.
     pub(crate) fn list(&self, state: &State, tenant: Option<&str>) -> Vec<EdgeInfo> {
         let live = self.live.lock().clone();
@@ -161,7 +187,7 @@ pub(crate) fn receipt(
         .collect();
     parts.sort_by(|a, b| a.receipt.edge.cmp(&b.receipt.edge));
     let mut notes = notes(&parts);
-    notes.extend(foreign_hosts(state, row));
+    notes.extend(foreign_hosts(state, &row.purge.site, &row.purge.selectors));
     // A removed edge is no longer waited for; what it did before counts.
     parts.retain(|part| !part.removed || part.receipt.state == EdgePurgeState::Applied);
     let edges: Vec<EdgeReceipt> = parts.into_iter().map(|part| part.receipt).collect();
@@ -185,6 +211,7 @@ pub(crate) fn receipt(
         p50_ms: percentile(&latencies, 50),
         p99_ms: percentile(&latencies, 99),
         notes,
+        dry_run: false,
         edges,
     }
 }
@@ -205,12 +232,13 @@ fn part(
         state,
         latency_ms: receipt.map(|r| r.applied_ms.saturating_sub(row.created_ms)),
         matched: receipt.and_then(|r| r.matched),
+        samples: Vec::new(),
     }
 }
 
 /// A host that the site does not answer is most often a slip.
-fn foreign_hosts(state: &State, row: &PurgeRow) -> Option<String> {
-    let domains = state.sites.get(&row.purge.site)?.domains();
+pub(crate) fn foreign_hosts(state: &State, site: &str, selectors: &[Selector]) -> Option<String> {
+    let domains = state.sites.get(site)?.domains();
     let answers = |host: &str| {
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
         domains.iter().any(|domain| match domain.strip_prefix('*') {
@@ -218,7 +246,7 @@ fn foreign_hosts(state: &State, row: &PurgeRow) -> Option<String> {
             None => domain == name,
         })
     };
-    let hosts = row.purge.selectors.iter().filter_map(|selector| match selector {
+    let hosts = selectors.iter().filter_map(|selector| match selector {
         Selector::Url(url) => UrlParts::parse(url)?.host,
         Selector::Prefix(prefix) => UrlParts::parse_prefix(prefix)?.host,
         Selector::Host(host) => Some(normalise_host(host)),

@@ -1,5 +1,7 @@
 //! The one type of streaming content that passes between the rooms of the edge.
 
+pub mod file;
+
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};

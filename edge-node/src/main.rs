@@ -45,9 +45,12 @@ struct Flags {
     /// A folder for what the edge keeps on disk.
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     cache_dir: Option<PathBuf>,
-    /// The RAM tier of the cache, as in 512MiB.
+    /// The RAM tier of the cache, as in 512MiB; with 0 no response is kept whole in RAM.
     #[arg(long, value_name = "SIZE", conflicts_with = "config", value_parser = size)]
     ram: Option<u64>,
+    /// The disk tier of the cache in --cache-dir, as in 10GiB.
+    #[arg(long, value_name = "SIZE", conflicts_with = "config", value_parser = size)]
+    disk: Option<u64>,
     /// Write a JSON line for each request to standard output.
     #[arg(long)]
     access_log: bool,
@@ -147,6 +150,7 @@ fn read_config(flags: &Flags) -> Result<EdgeConfig> {
         threads: flags.threads,
         cache_dir: flags.cache_dir.clone(),
         ram: flags.ram,
+        disk: flags.disk,
         access_log: flags.access_log,
     };
     EdgeConfig::standalone(standalone).context("the flags are not valid")

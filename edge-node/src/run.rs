@@ -4,8 +4,8 @@ mod hooks;
 mod sockets;
 
 use crate::control_link::{
-    Builder, Fleet, FleetError, FleetSettings, LinkStatus, LocalPurges, PurgeSink, Standalone,
-    StandaloneError,
+    Builder, Fleet, FleetError, FleetSettings, LinkStatus, LocalPurges, PurgeLog, PurgeSink,
+    Standalone, StandaloneError, Witness,
 };
 use crate::listen::{CertificateError, CertificateFiles, Certificates, Limits, Listeners};
 use crate::origin::{OriginSettings, Outside, Resolver, native_roots};
@@ -19,10 +19,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use verge_cache::{Cache, Settings};
-use verge_config::process::edge::{EdgeConfig, Source};
+use verge_cache::{Cache, DiskError, DiskSettings, Settings};
+use verge_config::process::edge::{CacheStorage, EdgeConfig, Source};
 use verge_config::site::Context;
 use verge_handlers::{CompilerCommand, Sandbox, SandboxError, SandboxSettings};
 
@@ -73,6 +73,9 @@ pub enum RunError {
     /// The site file cannot be served.
     #[error(transparent)]
     Site(#[from] StandaloneError),
+    /// The cache's disk tier cannot be used.
+    #[error("the cache's disk: {0}")]
+    Disk(#[from] DiskError),
     /// The control link cannot start.
     #[error(transparent)]
     Fleet(#[from] FleetError),
@@ -132,10 +135,11 @@ pub async fn run_with(
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses();
     let cell = Arc::new(SnapshotCell::from_pointee(Snapshot::default()));
-    let cache = Cache::new(Settings { ram_bytes: config.cache.ram, ..Settings::default() });
+    let cache = Cache::open(cache_settings(&config.cache))?;
     let origins = Arc::new(origin_settings(&config, &addresses));
     let (sandbox, _scratch) = sandbox(&config, &options)?;
-    let link = Link::open(&config, &options, sandbox, &origins, &cell, &cache).await?;
+    let log = Arc::new(PurgeLog::new(Arc::new(cache.clone())));
+    let link = Link::open(&config, &options, sandbox, &origins, &cell, log.clone()).await?;
     let edge = Arc::new(Edge {
         id: Arc::clone(&config.name),
         snapshot: Arc::clone(&cell),
@@ -146,15 +150,18 @@ pub async fn run_with(
         edge: Arc::clone(&edge),
         status: link.status(),
         purges: link.purges(),
+        log,
         control: match &config.source {
             Source::Control { url, .. } => url.clone(),
             Source::SiteFile(_) => String::new(),
         },
     });
+    link.put_questions_to(hooks.clone());
     let listeners = Listeners::new(edge, limits(&config), shutdown.clone());
-    if let Some(certificates) = &certificates {
-        let (certificates, files) = (Arc::clone(certificates), files(&config));
-        tokio::spawn(reload_on_hangup(certificates, files, shutdown.clone()));
+    // Taken before anyone knows of us: a SIGHUP that nobody takes would end the process.
+    if let Ok(hangup) = signal(SignalKind::hangup()) {
+        let reload = reload_on_hangup(hangup, certificates.clone(), files(&config));
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(reload));
     }
     let admin = sockets.serve(&listeners, certificates, hooks, &shutdown);
     if let Some(path) = &options.port_file {
@@ -162,6 +169,7 @@ pub async fn run_with(
     }
     tell(&addresses);
     bound(&addresses);
+    let edge_cache = cache.clone();
     let gauges = tokio::spawn(keep_gauges(cache, link.status(), shutdown.clone()));
     let link = tokio::spawn(link.run(shutdown.clone()));
     shutdown.cancelled().await;
@@ -170,10 +178,26 @@ pub async fn run_with(
     }
     let _ = link.await;
     gauges.abort();
+    let closing = edge_cache.clone();
+    let _ = tokio::task::spawn_blocking(move || closing.close()).await;
     if let Some(admin) = admin {
         let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     }
     Ok(())
+}
+
+fn cache_settings(storage: &CacheStorage) -> Settings {
+    let disk = storage.dir.as_ref().map(|folder| DiskSettings {
+        folder: folder.join("responses"),
+        bytes: storage.disk,
+        ram_object_bytes: storage.ram_object,
+    });
+    Settings {
+        ram_bytes: storage.ram,
+        disk,
+        max_object_bytes: storage.max_object,
+        ..Settings::default()
+    }
 }
 
 /// What can be found wrong without listening or asking anyone: for a site file all of it, its
@@ -183,10 +207,10 @@ async fn check(config: &EdgeConfig, options: &Options) -> Result<(), RunError> {
         return Ok(());
     }
     let cell = Arc::new(SnapshotCell::from_pointee(Snapshot::default()));
-    let cache = Cache::new(Settings::default());
+    let cache = Arc::new(Cache::new(Settings::default()));
     let origins = Arc::new(origin_settings(config, &Addresses::default()));
     let (sandbox, _scratch) = sandbox(config, options)?;
-    Link::open(config, options, sandbox, &origins, &cell, &cache).await.map(|_| ())
+    Link::open(config, options, sandbox, &origins, &cell, cache).await.map(|_| ())
 }
 
 fn certificates(config: &EdgeConfig) -> Result<Option<Arc<Certificates>>, RunError> {
@@ -201,21 +225,18 @@ fn files(config: &EdgeConfig) -> Vec<CertificateFiles> {
     pairs.map(|pair| CertificateFiles { chain: pair.cert.clone(), key: pair.key.clone() }).collect()
 }
 
-/// SIGHUP: the certificates are read again; the ones in force stay when a new one cannot be used.
+/// SIGHUP: the certificates are read again; the ones in force stay when a new one cannot be used. An
+/// edge without any has nothing to read again.
 async fn reload_on_hangup(
-    certificates: Arc<Certificates>,
+    mut hangup: Signal,
+    certificates: Option<Arc<Certificates>>,
     files: Vec<CertificateFiles>,
-    shutdown: CancellationToken,
 ) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = hangup.recv() => {}
-        }
-        match certificates.reload(&files) {
-            Ok(()) => tracing::info!("certificates read again"),
-            Err(error) => tracing::error!(%error, "the certificates in force stay"),
+    while hangup.recv().await.is_some() {
+        match certificates.as_ref().map(|certificates| certificates.reload(&files)) {
+            None => tracing::info!("there are no certificates to be read again"),
+            Some(Ok(())) => tracing::info!("certificates read again"),
+            Some(Err(error)) => tracing::error!(%error, "the certificates in force stay"),
         }
     }
 }
@@ -278,9 +299,8 @@ impl Link {
         sandbox: Sandbox,
         origins: &Arc<OriginSettings>,
         cell: &Arc<SnapshotCell>,
-        cache: &Cache,
+        sink: Arc<dyn PurgeSink>,
     ) -> Result<Link, RunError> {
-        let sink: Arc<dyn PurgeSink> = Arc::new(cache.clone());
         let cell = Arc::clone(cell);
         match &config.source {
             Source::SiteFile(path) => {
@@ -323,6 +343,12 @@ impl Link {
         }
     }
 
+    fn put_questions_to(&self, witness: Arc<dyn Witness>) {
+        if let Link::Fleet(fleet) = self {
+            fleet.put_questions_to(witness);
+        }
+    }
+
     async fn run(self, shutdown: CancellationToken) {
         match self {
             Link::Fleet(fleet) => Box::pin(fleet.run(shutdown)).await,
@@ -339,6 +365,7 @@ async fn keep_gauges(cache: Cache, status: Arc<LinkStatus>, shutdown: Cancellati
         let stats = cache.stats();
         metrics.cache_objects.set(i64::try_from(stats.entries).unwrap_or(i64::MAX));
         metrics.cache_bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
+        metrics.cache_disk_faults.set(i64::try_from(stats.disk_faults).unwrap_or(i64::MAX));
         let view = status.view();
         metrics.feed_connected.set(i64::from(view.connected));
         metrics.applied_revision.set(i64::try_from(view.applied.0).unwrap_or(i64::MAX));

@@ -143,6 +143,7 @@ async fn purges_and_reloads_share_one_line_of_revisions() {
     let alone = open(folder.path(), write(&site, &text("/a"))).await.unwrap();
     assert_eq!(alone.status.applied().0, 1);
     let mut request = PurgeRequest {
+        dry_run: false,
         site: None,
         selectors: vec![Selector::Tag("assets".to_owned())],
         mode: Mode::Hard,

@@ -27,8 +27,14 @@ pub struct Edge {
     /// Its admin listener.
     pub admin: SocketAddr,
     name: String,
-    arguments: Vec<String>,
+    launch: Launch,
     folder: TempDir,
+}
+
+/// How its process is started, each time.
+struct Launch {
+    environment: Vec<(String, String)>,
+    arguments: Vec<String>,
 }
 
 /// What a standalone edge is started with.
@@ -37,13 +43,20 @@ pub struct Standalone {
     arguments: Vec<String>,
     files: Vec<(String, PathBuf)>,
     tls: Vec<(PathBuf, PathBuf)>,
+    environment: Vec<(String, String)>,
 }
 
 impl Edge {
     /// An edge that serves one site file, given as text.
     #[must_use]
     pub fn standalone(site: impl Into<String>) -> Standalone {
-        Standalone { site: site.into(), arguments: Vec::new(), files: Vec::new(), tls: Vec::new() }
+        Standalone {
+            site: site.into(),
+            arguments: Vec::new(),
+            files: Vec::new(),
+            tls: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 
     /// An edge of a control plane, enrolled under a name with a fresh join token; it may reach the
@@ -78,14 +91,14 @@ impl Edge {
         let path = folder.path().join("edge.toml");
         fs::write(&path, config).unwrap();
         let arguments = vec!["--config".to_owned(), path.display().to_string()];
-        Edge::start(name, arguments, folder).await
+        Edge::start(name, Launch { environment: Vec::new(), arguments }, folder).await
     }
 
-    async fn start(name: &str, arguments: Vec<String>, folder: TempDir) -> Edge {
-        let (process, ports) = launch(name, &arguments, folder.path()).await;
+    async fn start(name: &str, launch: Launch, folder: TempDir) -> Edge {
+        let (process, ports) = launch.start(name, folder.path()).await;
         let name = name.to_owned();
         let Ports { http, https, admin } = ports;
-        Edge { process, http, https, admin, name, arguments, folder }
+        Edge { process, http, https, admin, name, launch, folder }
     }
 
     /// Kills it and starts it again on its own files; its ports change.
@@ -94,7 +107,7 @@ impl Edge {
     /// When it does not come up again.
     pub async fn restart(&mut self) {
         self.process.kill();
-        let (process, ports) = launch(&self.name, &self.arguments, self.folder.path()).await;
+        let (process, ports) = self.launch.start(&self.name, self.folder.path()).await;
         self.process = process;
         Ports { http: self.http, https: self.https, admin: self.admin } = ports;
     }
@@ -161,6 +174,14 @@ impl Standalone {
         self
     }
 
+    /// Lets it trust origins that show this certificate.
+    #[must_use]
+    pub fn trusting(mut self, certificate: &Certificate) -> Standalone {
+        let file = certificate.cert.display().to_string();
+        self.environment.push(("SSL_CERT_FILE".to_owned(), file));
+        self
+    }
+
     /// Takes HTTPS too, with these certificates.
     #[must_use]
     pub fn tls(mut self, certificates: &[&Certificate]) -> Standalone {
@@ -206,8 +227,9 @@ impl Standalone {
     /// # Panics
     /// When it does not come up.
     pub async fn start(self) -> Edge {
+        let environment = self.environment.clone();
         let (arguments, folder) = self.prepare();
-        let edge = Edge::start("edge", arguments, folder).await;
+        let edge = Edge::start("edge", Launch { environment, arguments }, folder).await;
         edge.ready().await;
         edge
     }
@@ -219,21 +241,24 @@ struct Ports {
     admin: SocketAddr,
 }
 
-/// Starts the binary and waits until it has told its ports.
-async fn launch(name: &str, arguments: &[String], folder: &Path) -> (Process, Ports) {
-    let file = folder.join("ports");
-    let _ = fs::remove_file(&file);
-    let mut arguments = arguments.to_vec();
-    arguments.extend(["--port-file".to_owned(), file.display().to_string()]);
-    let mut process = Process::start(name, &binary("verge-edge"), &arguments, folder);
-    // A component may have to be compiled first; JavaScript's engine takes seconds of a free core.
-    let ports = until_for(COMPILE_DEADLINE, "the edge's port file", || {
-        assert!(process.is_alive(), "the edge ended at once:\n{}", process.tail());
-        let text = fs::read_to_string(&file).ok();
-        async move { parse_ports(&text?) }
-    })
-    .await;
-    (process, ports)
+impl Launch {
+    /// Starts the binary and waits until it has told its ports.
+    async fn start(&self, name: &str, folder: &Path) -> (Process, Ports) {
+        let file = folder.join("ports");
+        let _ = fs::remove_file(&file);
+        let mut arguments = self.arguments.clone();
+        arguments.extend(["--port-file".to_owned(), file.display().to_string()]);
+        let program = binary("verge-edge");
+        let mut process = Process::start_in(&self.environment, name, &program, &arguments, folder);
+        // A component may have to be compiled first; JavaScript's engine takes seconds of a free core.
+        let ports = until_for(COMPILE_DEADLINE, "the edge's port file", || {
+            assert!(process.is_alive(), "the edge ended at once:\n{}", process.tail());
+            let text = fs::read_to_string(&file).ok();
+            async move { parse_ports(&text?) }
+        })
+        .await;
+        (process, ports)
+    }
 }
 
 fn parse_ports(text: &str) -> Option<Ports> {

@@ -60,10 +60,26 @@ impl Process {
     /// When it cannot be started.
     #[must_use]
     pub fn start(name: &str, program: &Path, arguments: &[String], folder: &Path) -> Process {
+        Process::start_in(&[], name, program, arguments, folder)
+    }
+
+    /// Starts a binary with these variables in its environment.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_in(
+        environment: &[(String, String)],
+        name: &str,
+        program: &Path,
+        arguments: &[String],
+        folder: &Path,
+    ) -> Process {
         let log = folder.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log).unwrap();
         let child = Command::new(program)
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)

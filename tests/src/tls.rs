@@ -3,8 +3,9 @@
 use crate::http1::{Http1, Stream};
 use crate::http2::Http2;
 use crate::wait::within;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,24 @@ impl Certificate {
         fs::write(&cert, made.cert.pem()).unwrap();
         fs::write(&key, made.signing_key.serialize_pem()).unwrap();
         Certificate { cert, key, der: made.cert.der().clone() }
+    }
+
+    /// What a server needs to show it, offering these protocols.
+    ///
+    /// # Panics
+    /// When its files cannot be read.
+    #[must_use]
+    pub fn server(&self, protocols: &[&str]) -> ServerConfig {
+        let key = PrivateKeyDer::from_pem_file(&self.key).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.der.clone()], key)
+            .unwrap();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config
     }
 
     /// Whether a connection was shown this certificate.

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// The longest that anything is waited for, unless a test says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+/// A machine that stood still for a while has not tried: a wait is over after so many tries at least.
+const LEAST_TRIES: usize = 100;
+
 /// Waits until `condition` gives a value.
 ///
 /// # Panics
@@ -28,11 +31,19 @@ where
     F: Future<Output = Option<T>>,
 {
     let started = Instant::now();
+    let (mut tries, mut longest) = (0, Duration::ZERO);
     loop {
+        let tried = Instant::now();
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(started.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
+        tries += 1;
+        longest = longest.max(tried.elapsed());
+        assert!(
+            started.elapsed() < deadline || tries < LEAST_TRIES,
+            "waited {:?} in vain, {tries} tries, the longest {longest:?}: {what}",
+            started.elapsed()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

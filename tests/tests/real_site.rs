@@ -22,7 +22,8 @@ const BROWSER: &[(&str, &str)] = &[
     ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
     ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"),
     ("Accept-Language", "en-US,en;q=0.5"),
-    ("Accept-Encoding", "gzip, deflate, br, zstd"),
+    // Byte by byte what the origin has: what compressing makes of it is tried elsewhere.
+    ("Accept-Encoding", "identity"),
     ("Sec-Fetch-Mode", "no-cors"),
     ("Priority", "u=2"),
 ];

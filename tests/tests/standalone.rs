@@ -5,7 +5,8 @@
 use serde_json::json;
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::task::JoinSet;
 use verge_tests::process::{Process, binary};
 use verge_tests::{Edge, Origin, answer, site, until};
 
@@ -228,6 +229,40 @@ async fn a_changed_site_file_is_in_force_at_once_and_a_faulty_one_never() {
         (edge.get("a.example", "/").await.text() == "second").then_some(())
     })
     .await;
+}
+
+/// Every change is noticed, while visitors come on connections of their own; each of them is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_site_file_changes_again_and_again_under_load() {
+    const CHANGES: usize = 30;
+    let first = Origin::always(200, &[("Cache-Control", "no-store")], "first").await;
+    let second = Origin::always(200, &[("Cache-Control", "no-store")], "second").await;
+    let edge = Arc::new(Edge::standalone(site::plain(&first)).start().await);
+    let over = Arc::new(AtomicBool::new(false));
+    let mut lanes = JoinSet::new();
+    for lane in 0..4 {
+        let (edge, over) = (Arc::clone(&edge), Arc::clone(&over));
+        lanes.spawn(async move {
+            let path = format!("/{lane}");
+            while !over.load(Ordering::SeqCst) {
+                let text = edge.get("a.example", &path).await.expect(200).text();
+                assert!(text == "first" || text == "second", "{text}");
+            }
+        });
+    }
+    let file = edge.file("verge.toml");
+    for change in 0..CHANGES {
+        let (origin, text) = if change % 2 == 0 { (&second, "second") } else { (&first, "first") };
+        fs::write(&file, site::plain(origin)).unwrap();
+        until("the new site", || async {
+            (edge.get("a.example", "/").await.text() == text).then_some(())
+        })
+        .await;
+    }
+    over.store(true, Ordering::SeqCst);
+    while let Some(lane) = lanes.join_next().await {
+        lane.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,8 @@ use verge_config::{Mode, PurgeRequest, Selector};
 
 /// Where the site's name is found when it is not given.
 const SITE_FILE: &str = "verge.toml";
+/// How long to wait when it is not said.
+const USUAL_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("selectors").required(true).multiple(true)
@@ -42,15 +44,18 @@ pub(crate) struct PurgeArgs {
     /// Make it stale, not dead: it may still be served where stale responses may.
     #[arg(long)]
     soft: bool,
-    /// Wait until every edge (or more than half of them) has applied it.
+    /// Purge nothing: show how many objects it would be for on each edge, with some of their URLs.
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait until every edge (or more than half of them) has applied it, or answered a dry run.
     #[arg(
         long, value_enum, value_name = "WHOM", num_args = 0..=1, require_equals = true,
         default_missing_value = "all"
     )]
     wait: Option<Wait>,
-    /// How long to wait.
-    #[arg(long, value_parser = parse_duration, default_value = "10s", value_name = "DURATION")]
-    timeout: Duration,
+    /// How long to wait; 10s when absent, and 2s for a dry run without --wait.
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    timeout: Option<Duration>,
     /// Purge a standalone edge through its admin listener instead, as http://127.0.0.1:9090.
     #[arg(long, value_name = "URL", conflicts_with = "wait")]
     admin: Option<String>,
@@ -77,10 +82,15 @@ pub(crate) async fn run(
         }
         None => send(&args, &request, &Client::control(global)?).await?,
     };
-    output.result(&receipt, shown);
-    let waited = args.wait.is_some();
+    output.result(&receipt, if receipt.dry_run { shown_dry } else { shown });
     // 202: committed, and not yet applied by all that were waited for.
-    if waited && status == StatusCode::ACCEPTED { Ok(Ended::Incomplete) } else { Ok(Ended::Done) }
+    let incomplete = match args.wait {
+        None => false,
+        Some(Wait::All) if receipt.dry_run => !receipt.complete,
+        Some(Wait::Quorum) if receipt.dry_run => receipt.applied <= receipt.edges.len() as u64 / 2,
+        Some(_) => status == StatusCode::ACCEPTED,
+    };
+    Ok(if incomplete { Ended::Incomplete } else { Ended::Done })
 }
 
 async fn send(
@@ -94,8 +104,11 @@ async fn send(
     if let Some(wait) = args.wait {
         let wait = if wait == Wait::All { "all" } else { "quorum" };
         query.push(("wait", wait.to_owned()));
-        query.push(("timeout", write_duration(args.timeout)));
-        limit += args.timeout;
+    }
+    if args.wait.is_some() || (args.dry_run && args.timeout.is_some()) {
+        let timeout = args.timeout.unwrap_or(USUAL_WAIT);
+        query.push(("timeout", write_duration(timeout)));
+        limit += timeout;
     }
     let call = Call::post(&["v1", "purges"]).query(&query).timeout(limit).idempotency_key(&key);
     client.json(call, Some(request)).await
@@ -119,7 +132,7 @@ fn request(args: &PurgeArgs) -> Result<PurgeRequest, CliError> {
         None => Some(site_here(Path::new(SITE_FILE))?),
     };
     let mode = if args.soft { Mode::Soft } else { Mode::Hard };
-    let request = PurgeRequest { site, selectors, mode };
+    let request = PurgeRequest { site, selectors, mode, dry_run: args.dry_run };
     let what = "the purge".to_owned();
     request.validate().map_err(|faults| CliError::Faults { what, faults })?;
     Ok(request)
@@ -141,6 +154,7 @@ fn shown(receipt: &Receipt) -> String {
         receipt.edges.iter().map(|edge| {
             let state = match edge.state {
                 EdgePurgeState::Applied => "applied",
+                EdgePurgeState::Counted => "counted",
                 EdgePurgeState::Pending => "pending",
                 EdgePurgeState::Offline => "offline",
             };
@@ -164,6 +178,33 @@ fn shown(receipt: &Receipt) -> String {
         let (p50, p99) = (milliseconds(receipt.p50_ms), milliseconds(receipt.p99_ms));
         text.push_str(&format!("; p50 {p50}, p99 {p99}"));
     }
+    for note in &receipt.notes {
+        text.push_str(&clean(&format!("\nnote: {note}")));
+    }
+    text
+}
+
+/// What a dry run found: each edge with its count, and a line for each sample.
+fn shown_dry(receipt: &Receipt) -> String {
+    let mut rows = Vec::new();
+    for edge in &receipt.edges {
+        let state = match edge.state {
+            EdgePurgeState::Counted | EdgePurgeState::Applied => "counted",
+            EdgePurgeState::Pending => "no answer",
+            EdgePurgeState::Offline => "offline",
+        };
+        let matched = edge.matched.map_or_else(|| "-".to_owned(), |matched| matched.to_string());
+        let mut samples = edge.samples.iter().cloned();
+        let first = samples.next().unwrap_or_default();
+        rows.push([edge.edge.clone(), state.to_owned(), matched, first]);
+        rows.extend(samples.map(|sample| [String::new(), String::new(), String::new(), sample]));
+    }
+    let Receipt { site, revision, matched, .. } = receipt;
+    let mode = if receipt.mode == Mode::Soft { "a soft purge" } else { "a purge" };
+    let head = format!("dry run of {mode} of {site} at revision {revision}: nothing is purged\n");
+    let mut text = clean(&head);
+    text.push_str(&table(["EDGE", "STATE", "MATCHED", "SAMPLES"], rows));
+    text.push_str(&format!("\n{matched} objects matched on {} edges", receipt.applied));
     for note in &receipt.notes {
         text.push_str(&clean(&format!("\nnote: {note}")));
     }
@@ -217,6 +258,24 @@ mod tests {
         assert_eq!(with("--wait").unwrap().wait, Some(Wait::All));
         assert_eq!(with("--wait=quorum").unwrap().wait, Some(Wait::Quorum));
         assert!(with("--wait=some").is_err());
-        assert_eq!(with("--timeout=2s").unwrap().timeout, Duration::from_secs(2));
+        assert_eq!(with("--timeout=2s").unwrap().timeout, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_dry_run_is_asked_for_and_shows_its_samples() {
+        let args = parse(&["--site", "shop", "--everything", "--dry-run"]).unwrap();
+        assert!(request(&args).unwrap().dry_run);
+        let json = r#"{"id": "dry_1", "site": "shop", "revision": 4, "mode": "hard", "selectors": [],
+            "created_ms": 0, "created_by": "me", "complete": false, "applied": 1, "pending": 0,
+            "offline": 1, "matched": 3, "p50_ms": null, "p99_ms": null, "dry_run": true,
+            "notes": ["edge b is offline"], "edges": [
+                {"edge": "a", "state": "counted", "matched": 3, "latency_ms": null,
+                 "samples": ["https://s/1", "https://s/2"]},
+                {"edge": "b", "state": "offline", "matched": null, "latency_ms": null}]}"#;
+        let text = shown_dry(&serde_json::from_str(json).unwrap());
+        let words: Vec<_> = text.split_whitespace().collect();
+        let table = "MATCHED SAMPLES a counted 3 https://s/1 https://s/2 b offline - 3 objects";
+        assert!(words.join(" ").contains(table), "{text}");
+        assert!(text.contains("nothing is purged") && text.contains("note: edge b"), "{text}");
     }
 }

@@ -4,6 +4,7 @@
 mod raw;
 
 use super::{MAX_FILE_BYTES, Secret};
+use crate::units::write_size;
 use crate::{Faults, read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -86,12 +87,19 @@ pub struct CertificateFiles {
 /// The cache's storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheStorage {
-    /// The RAM tier, in bytes. Default 512 MiB.
+    /// The RAM tier, in bytes; with 0 no object is kept whole in RAM. Default 512 MiB.
     pub ram: u64,
     /// The disk tier's folder; no disk tier when absent.
     pub dir: Option<PathBuf>,
     /// The disk tier, in bytes. Default 10 GiB.
     pub disk: u64,
+    /// The longest content that is stored, in bytes; the cache's own default when absent.
+    pub max_object: Option<u64>,
+    /// The longest content that is kept whole in RAM where there is a disk tier, in bytes. Default
+    /// 1 MiB.
+    pub ram_object: u64,
+    /// The part of a large object that is fetched at a time, in bytes. Default 1 MiB.
+    pub slice: u64,
 }
 
 /// What visitors may take.
@@ -140,6 +148,8 @@ pub struct Standalone {
     pub cache_dir: Option<PathBuf>,
     /// `--ram`, in bytes.
     pub ram: Option<u64>,
+    /// `--disk`, in bytes.
+    pub disk: Option<u64>,
     /// `--access-log`.
     pub access_log: bool,
 }
@@ -177,6 +187,13 @@ impl EdgeConfig {
             faults.add("--tls-listen", "needs a certificate: give --cert and --key");
         }
         check_admin("--admin", flags.admin, &mut faults);
+        if flags.disk.is_some() && flags.cache_dir.is_none() {
+            faults.add("--disk", "needs a folder: give --cache-dir");
+        }
+        if flags.disk.is_some_and(|disk| disk < raw::MIN_DISK) {
+            faults.add("--disk", format!("at least {}", write_size(raw::MIN_DISK)));
+        }
+        let cache = CacheStorage::default();
         let threads =
             faults.count("--threads", flags.threads.map(|n| n as u64), 0, 1..=raw::MAX_THREADS);
         let config = EdgeConfig {
@@ -187,9 +204,10 @@ impl EdgeConfig {
             admin: flags.admin,
             certificates: flags.certificates,
             cache: CacheStorage {
-                ram: flags.ram.unwrap_or(CacheStorage::default().ram),
+                ram: flags.ram.unwrap_or(cache.ram),
                 dir: flags.cache_dir,
-                ..CacheStorage::default()
+                disk: flags.disk.unwrap_or(cache.disk),
+                ..cache
             },
             threads: usize::try_from(threads).ok().filter(|n| *n > 0),
             allow_private_origins: true,
@@ -210,7 +228,14 @@ fn check_admin(path: &str, admin: Option<SocketAddr>, faults: &mut Faults) {
 
 impl Default for CacheStorage {
     fn default() -> Self {
-        CacheStorage { ram: 512 << 20, dir: None, disk: 10 << 30 }
+        CacheStorage {
+            ram: 512 << 20,
+            dir: None,
+            disk: 10 << 30,
+            max_object: None,
+            ram_object: 1 << 20,
+            slice: 1 << 20,
+        }
     }
 }
 
@@ -252,6 +277,21 @@ mod tests {
         assert!(config.allow_private_origins);
         assert_eq!(config.cache.ram, 512 << 20);
         assert_eq!(config.threads, None);
+    }
+
+    #[test]
+    fn everything_on_disk_can_be_asked_for() {
+        let config = EdgeConfig::standalone(Standalone {
+            ram: Some(0),
+            disk: Some(3 << 30),
+            cache_dir: Some(PathBuf::from("/c")),
+            ..flags()
+        })
+        .unwrap();
+        assert_eq!((config.cache.ram, config.cache.disk), (0, 3 << 30));
+        let wrong = Standalone { disk: Some(5), ..flags() };
+        let faults = EdgeConfig::standalone(wrong).unwrap_err();
+        assert_eq!(faults.0.len(), 2, "{faults}");
     }
 
     #[test]

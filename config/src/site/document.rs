@@ -26,6 +26,9 @@ pub struct SiteDocument {
     /// `honour` (default) or `ignore`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cache_control: Option<String>,
+    /// Who gets explanations in responses: `sha256:` and the SHA-256 of a token, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub debug_tokens: Vec<String>,
     /// Origins by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub origins: BTreeMap<String, OriginDocument>,
@@ -192,12 +195,46 @@ pub struct CacheDocument {
     /// `all` (default), `ignore`, `sort`, `include:a,b` or `exclude:a,b`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
+    /// Request fields whose values take part in the key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// Cookies whose values take part in the key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cookies: Vec<String>,
+    /// `false`, `true` (default), or which answers are compressed and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<CompressDocument>,
     /// Tags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     /// With a handler: `before`, `behind` (default), `both` or `off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<String>,
+}
+
+/// Whether answers are compressed, or which and how.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum CompressDocument {
+    /// Those of the default rule, or none.
+    Switch(bool),
+    /// `{ types = ["text/*"], min = "1KiB", codings = ["zstd", "br", "gzip"] }`.
+    Table(CompressTable),
+}
+
+/// `compress = { types = [...], … }`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompressTable {
+    /// Media types: `text/html`, `text/*`, `*+json`; in the place of the default ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub types: Option<Vec<String>>,
+    /// A size; `1KiB` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<String>,
+    /// `zstd`, `br`, `gzip`, the one that is liked best first; all in this order when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codings: Option<Vec<String>>,
 }
 
 /// One duration, or durations by status.
@@ -297,6 +334,28 @@ impl<'de> Deserialize<'de> for TtlDocument {
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TtlDocument, A::Error> {
                 BTreeMap::deserialize(MapAccessDeserializer::new(map)).map(TtlDocument::ByStatus)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+// === impl CompressDocument ===
+
+impl<'de> Deserialize<'de> for CompressDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = CompressDocument;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or { types = [\"text/*\"], min = \"1KiB\" }")
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<CompressDocument, E> {
+                Ok(CompressDocument::Switch(value))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CompressDocument, A::Error> {
+                CompressTable::deserialize(MapAccessDeserializer::new(map))
+                    .map(CompressDocument::Table)
             }
         }
         deserializer.deserialize_any(Either)

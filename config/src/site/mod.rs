@@ -1,19 +1,23 @@
 //! A site as the edge serves it: valid by construction. Made from a [`SiteDocument`] by
 //! [`Site::from_document`], which reports every fault at once.
 
+mod compress_rule;
 mod document;
+mod key_rule;
 mod pattern;
 mod validate;
 
+pub use compress_rule::{Coding, CompressRule, DEFAULT_COMPRESS_MIN, TypePattern};
 pub use document::{
-    CacheDocument, HandlerDocument, LimitsDocument, MAX_DOCUMENT_BYTES, OriginDocument,
-    RedirectDocument, RouteDocument, SiteDocument, StaticDocument, TimeoutsDocument, TtlDocument,
-    UrlDocument,
+    CacheDocument, CompressDocument, CompressTable, HandlerDocument, LimitsDocument,
+    MAX_DOCUMENT_BYTES, OriginDocument, RedirectDocument, RouteDocument, SiteDocument,
+    StaticDocument, TimeoutsDocument, TtlDocument, UrlDocument,
 };
+pub use key_rule::{KeyRule, MAX_KEY_NAMES, QueryKey};
 pub use pattern::{Captures, PathPattern};
 pub use validate::{
-    Context, MAX_CPU, MAX_DOMAINS, MAX_FETCHES, MAX_HANDLERS, MAX_MEMORY, MAX_ORIGINS, MAX_ROUTES,
-    MAX_WALL, is_digest,
+    Context, MAX_CPU, MAX_DEBUG_TOKENS, MAX_DOMAINS, MAX_FETCHES, MAX_HANDLERS, MAX_MEMORY,
+    MAX_ORIGINS, MAX_ROUTES, MAX_WALL, is_digest,
 };
 
 use std::collections::BTreeMap;
@@ -36,6 +40,8 @@ pub struct Site {
     pub routes: Vec<Arc<Route>>,
     /// Whether request directives (`Cache-Control: no-cache` and so on) are honoured.
     pub client_cache_control: ClientCacheControl,
+    /// SHA-256 of the tokens whose holders get explanations in responses.
+    pub debug_tokens: Vec<[u8; 32]>,
 }
 
 /// A host that a site answers.
@@ -220,8 +226,10 @@ pub struct CachePolicy {
     pub stale_while_revalidate: Option<Duration>,
     /// How long a stale response may be served when the origin fails, whatever the origin says.
     pub stale_if_error: Option<Duration>,
-    /// How the query takes part in the key.
-    pub query: QueryKey,
+    /// What of a request takes part in the key; shared with every key that is kept under it.
+    pub key: Arc<KeyRule>,
+    /// Which answers are compressed; none when absent.
+    pub compress: Option<Arc<CompressRule>>,
     /// Tags that every stored answer gets besides the origin's.
     pub tags: Vec<String>,
     /// For a handler's route: where the cache stands.
@@ -265,22 +273,6 @@ impl TtlRules {
     }
 }
 
-/// How the query takes part in the key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum QueryKey {
-    /// Whole and raw.
-    #[default]
-    All,
-    /// Not at all.
-    Ignore,
-    /// Whole, its parameters in order of their names.
-    Sort,
-    /// Only the parameters named, in order of their names.
-    Include(Vec<String>),
-    /// All but the parameters named, in order of their names.
-    Exclude(Vec<String>),
-}
-
 /// Where the cache stands about a handler.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CachePosition {
@@ -302,7 +294,8 @@ impl Default for CachePolicy {
             browser_ttl: None,
             stale_while_revalidate: None,
             stale_if_error: None,
-            query: QueryKey::All,
+            key: Arc::default(),
+            compress: Some(compress_rule::shared_default()),
             tags: Vec::new(),
             position: CachePosition::Behind,
             client_cache_control: ClientCacheControl::Honour,

@@ -2,11 +2,13 @@
 //! resolves no name.
 
 mod cache;
+mod debug;
 mod handlers;
 mod hosts;
 mod origins;
 mod routes;
 
+pub use debug::MAX_DEBUG_TOKENS;
 pub use handlers::{MAX_CPU, MAX_FETCHES, MAX_MEMORY, MAX_WALL};
 
 use super::{ClientCacheControl, ComponentRef, Domain, Site, SiteDocument};
@@ -49,6 +51,7 @@ impl Site {
             faults.add("site", format!("{name} is not a site's name: {NAME_RULE}"));
         }
         let client_cache_control = client_cache_control(document, &mut faults);
+        let debug_tokens = debug::check(&document.debug_tokens, &mut faults);
         let domains = domains(&document.domains, context, &mut faults);
         let origins = named("origins", &document.origins, MAX_ORIGINS, &mut faults, origins::check);
         let check_handler = |path: &str, name: &str, raw: &_, faults: &mut Faults| {
@@ -66,6 +69,7 @@ impl Site {
             handlers,
             routes,
             client_cache_control,
+            debug_tokens,
         })
     }
 

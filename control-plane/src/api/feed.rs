@@ -44,6 +44,8 @@ struct Stream {
     lines: mpsc::Sender<Bytes>,
     /// Everything up to here is sent.
     position: Revision,
+    /// Questions up to this number are asked.
+    asked: u64,
     _connected: Connected,
 }
 
@@ -70,7 +72,7 @@ pub(super) async fn stream(
     let connected = app.fleet.connect(&edge);
     app.fleet.seen(&edge, crate::clock::now_ms());
     tracing::info!(edge, since = since.0, "feed opened");
-    let stream = Stream { app, edge, lines, position, _connected: connected };
+    let stream = Stream { app, edge, lines, position, asked: 0, _connected: connected };
     tokio::spawn(stream.run(hello));
     let body = Body::from_stream(ReceiverStream::new(receiver).map(Ok::<_, Infallible>));
     let mut response = Response::new(body);
@@ -99,23 +101,44 @@ impl Stream {
     async fn feed(&mut self, hello: Bytes) -> Result<(), End> {
         let mut watch = self.app.store.publisher.watch();
         self.send(hello).await?;
+        let mut questions = self.app.questions.watch();
+        // What was committed before a question was asked goes before it: its number is read first.
+        let newest = *questions.borrow_and_update();
         let head = *watch.borrow_and_update();
         self.catch_up(head).await?;
         self.heartbeat().await?;
+        self.ask(newest).await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.reset();
         loop {
             tokio::select! {
                 changed = watch.changed() => changed.map_err(|_| End::Closed)?,
+                changed = questions.changed() => changed.map_err(|_| End::Closed)?,
                 _ = heartbeat.tick() => self.heartbeat().await?,
                 () = self.lines.closed() => return Ok(()),
             }
             if !self.is_enrolled() {
                 return Ok(());
             }
+            let newest = *questions.borrow_and_update();
             let head = *watch.borrow_and_update();
             self.catch_up(head).await?;
+            self.ask(newest).await?;
         }
+    }
+
+    /// Asks what is open up to `newest` and not yet asked here.
+    async fn ask(&mut self, newest: u64) -> Result<(), End> {
+        if newest <= self.asked {
+            return Ok(());
+        }
+        for (number, line) in self.app.questions.after(self.asked) {
+            if number <= newest {
+                self.send(line).await?;
+            }
+        }
+        self.asked = newest;
+        Ok(())
     }
 
     /// Sends everything up to `head`.

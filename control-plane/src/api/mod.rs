@@ -9,6 +9,7 @@ mod meta;
 mod openapi;
 mod problem;
 mod purges;
+mod questions;
 mod request;
 mod sites;
 mod tokens;
@@ -20,6 +21,7 @@ use crate::auth::{Buckets, ENDPOINTS, Endpoint};
 use crate::blobs::Blobs;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
+use crate::questions::Questions;
 use crate::store::Store;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -41,6 +43,7 @@ pub(crate) struct App {
     pub(crate) store: Arc<Store>,
     pub(crate) blobs: Blobs,
     pub(crate) fleet: Arc<Fleet>,
+    pub(crate) questions: Arc<Questions>,
     pub(crate) metrics: Metrics,
     /// Ends feeds and waits, so that the server can drain.
     pub(crate) shutdown: CancellationToken,
@@ -69,6 +72,7 @@ impl App {
             store: Arc::new(store),
             blobs,
             fleet: Arc::new(Fleet::default()),
+            questions: Arc::default(),
             metrics: Metrics::new(),
             shutdown,
         }
@@ -111,6 +115,7 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Arc<App>> {
         Endpoint::Purge => on(M::POST, purges::create),
         Endpoint::ListPurges => on(M::GET, purges::list),
         Endpoint::GetPurge => on(M::GET, purges::get),
+        Endpoint::Explain => on(M::GET, questions::explain),
         Endpoint::Enrol => on(M::POST, edges::enrol),
         Endpoint::ListEdges => on(M::GET, edges::list),
         Endpoint::RemoveEdge => on(M::DELETE, edges::remove),

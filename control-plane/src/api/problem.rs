@@ -3,6 +3,7 @@
 
 use crate::auth::{Access, Denied, NoRandomness};
 use crate::blobs::BlobError;
+use crate::questions::NotAsked;
 use crate::state::Rejection;
 use crate::store::{CommitError, StoreError};
 use axum::body::Body;
@@ -233,6 +234,19 @@ impl From<BlobError> for Failure {
                     cause = error.source();
                 }
                 Failure::unavailable("the blob store does not answer")
+            }
+        }
+    }
+}
+
+impl From<NotAsked> for Failure {
+    fn from(error: NotAsked) -> Failure {
+        match error {
+            NotAsked::TooMany => Failure::too_many(&error.to_string(), Duration::from_secs(1)),
+            NotAsked::NoRandomness(error) => error.into(),
+            NotAsked::Unwritable(error) => {
+                tracing::error!(%error, "a question cannot be written");
+                mixed_up()
             }
         }
     }

@@ -43,6 +43,9 @@ pub(super) async fn create(
     app.purge_rate.take(caller.tenant().to_owned(), Instant::now()).map_err(|wait| {
         Failure::too_many("this tenant purges faster than its limit allows", wait)
     })?;
+    if request.dry_run {
+        return super::questions::dry_run(&app, &caller, &uri, &request).await;
+    }
     let site = request.site.clone().unwrap_or_default();
     let command = Command::Purge { id: random_id("prg")?, site, request };
     let committed = app.store.commit(caller.actor(), key, command, now_ms()).await?;
@@ -109,7 +112,7 @@ async fn receipt(app: &App, row: &PurgeRow) -> Result<Receipt, Failure> {
     Ok(app.store.read(|state| fleet::receipt(state, &app.fleet, row, &rows)))
 }
 
-fn wait_of(uri: &Uri) -> Result<(Wait, Duration), Failure> {
+pub(super) fn wait_of(uri: &Uri) -> Result<(Wait, Duration), Failure> {
     let mut faults = Faults::default();
     let wait = match parameter(uri, "wait").as_deref() {
         None | Some("none") => Wait::None,

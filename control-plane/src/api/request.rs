@@ -54,6 +54,13 @@ pub(super) fn parameter(uri: &Uri, name: &str) -> Option<String> {
     pairs.0.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
+/// Every value of a parameter of the query, decoded.
+pub(super) fn parameters(uri: &Uri, name: &str) -> Vec<String> {
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
+    let pairs = pairs.map(|pairs| pairs.0).unwrap_or_default();
+    pairs.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value).collect()
+}
+
 /// A number in the query.
 pub(super) fn number(uri: &Uri, name: &str) -> Result<Option<u64>, Failure> {
     let Some(text) = parameter(uri, name) else { return Ok(None) };

@@ -21,6 +21,12 @@ pub(super) fn clash<'d>(
     })
 }
 
+/// The site that answers a host: an exact domain before a wildcard, a longer wildcard before a shorter.
+pub(super) fn owner<'s>(domains: &'s BTreeMap<String, String>, host: &str) -> Option<&'s str> {
+    let wide = above(host).find_map(|wide| domains.get(&wide));
+    domains.get(host).or(wide).map(String::as_str)
+}
+
 /// The wildcards that hold `domain`.
 fn above(domain: &str) -> impl Iterator<Item = String> {
     let name = domain.strip_prefix("*.").unwrap_or(domain);
@@ -71,6 +77,25 @@ mod tests {
         assert!(clashes(&state, "b", "other", "shop.example"));
         assert!(!clashes(&state, "a", "shop", "shop.example"));
         assert!(!clashes(&state, "b", "other", "xshop.example"));
+    }
+
+    #[test]
+    fn the_closest_domain_answers_a_host() {
+        let state = state(&[
+            ("a.b.example", "exact", "a"),
+            ("*.b.example", "near", "a"),
+            ("*.example", "far", "a"),
+        ]);
+        for (host, site) in [
+            ("a.b.example", Some("exact")),
+            ("x.b.example", Some("near")),
+            ("y.x.b.example", Some("near")),
+            ("b.example", Some("far")),
+            ("example", None),
+            ("", None),
+        ] {
+            assert_eq!(state.site_for(host), site, "{host}");
+        }
     }
 
     #[test]

@@ -135,6 +135,11 @@ impl State {
         self.sites.get(name).filter(|site| site.tenant == tenant && !site.removed)
     }
 
+    /// The site whose active version answers a normalised host without its port.
+    pub(crate) fn site_for(&self, host: &str) -> Option<&str> {
+        domains::owner(&self.domains, host)
+    }
+
     pub(crate) fn owns_blob(&self, tenant: &str, digest: &str) -> Option<u64> {
         self.blobs.get(tenant)?.get(digest).copied()
     }

@@ -51,7 +51,7 @@ fn upload(site: &str, marker: &str) -> Command {
 
 fn purge(id: &str, site: &str) -> Command {
     let selectors = vec![Selector::Tag("t".to_owned())];
-    let request = PurgeRequest { site: None, selectors, mode: Mode::Hard };
+    let request = PurgeRequest { site: None, selectors, mode: Mode::Hard, dry_run: false };
     Command::Purge { id: id.to_owned(), site: site.to_owned(), request }
 }
 
@@ -84,8 +84,13 @@ fn command(number: u64, kind: u8, a: u8, b: u8) -> (String, Command) {
             let applied = Revision(u64::from(b % 16));
             let purges = vec![AppliedPurge { revision: applied, matched: 1, took_us: 1 }];
             let refusal = Refusal { revision: applied, site, reason: "r".to_owned() };
-            let report =
-                Report { applied, purges, refusals: vec![refusal], version: b.to_string() };
+            let report = Report {
+                applied,
+                purges,
+                refusals: vec![refusal],
+                answers: vec![],
+                version: b.to_string(),
+            };
             Command::Report { edge: format!("e{}", a % 3), report }
         }
     };

@@ -40,6 +40,7 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
     ("POST", "/v1/purges", &["admin", "purge"]),
     ("GET", "/v1/purges", &["admin", "deploy", "purge", "read", "operator", "watcher"]),
     ("GET", "/v1/purges/{purge}", &["admin", "deploy", "purge", "read"]),
+    ("GET", "/v1/explanations", &["admin", "deploy", "read"]),
     ("GET", "/v1/edges", &["admin", "deploy", "purge", "read", "operator", "watcher"]),
     ("POST", "/v1/edges/self/reports", &["edge"]),
     ("GET", "/v1/feed", &["edge"]),
@@ -57,6 +58,9 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
 /// Endpoints on a tenant's own things, which the operator has none of here (but the blob that it has
 /// uploaded itself one row before).
 const OWN: &[&str] = &["{site}", "{purge}", "{digest}"];
+
+/// Endpoints that name a site elsewhere than in their path.
+const OF_A_SITE: &[&str] = &["/v1/purges", "/v1/explanations"];
 
 struct World {
     server: Server,
@@ -127,7 +131,8 @@ fn request(world: &World, method: &str, path: &str) -> (String, Vec<u8>) {
         .replace("{purge}", &world.purge)
         .replace("{token}", &world.token)
         .replace("{edge}", "spare")
-        .replace("{digest}", &world.digest);
+        .replace("{digest}", &world.digest)
+        .replace("explanations", "explanations?url=https%3A%2F%2Fshop.example%2F");
     let body = match (method, path.as_str()) {
         ("PUT", path) if path.starts_with("/v1/blobs/") => return (path.to_owned(), blob),
         ("POST", "/v1/edges") => json!({"name": "e9"}),
@@ -177,7 +182,7 @@ async fn every_role_may_do_what_it_may_and_nothing_else() {
             } else if anonymous {
                 assert!(status == 401 || status == 429, "{place}");
             } else if ["operator", "watcher"].contains(name)
-                && (OWN.iter().any(|own| path.contains(own)) || *path == "/v1/purges")
+                && (OWN.iter().any(|own| path.contains(own)) || OF_A_SITE.contains(path))
             {
                 // It has the scope, and not the thing.
                 assert!(status == 404 || status == 403, "{place}");
@@ -194,8 +199,9 @@ async fn what_is_foreign_is_as_if_it_were_not_there() {
     let foreign = world.server.role("b", &["admin"]).await;
     for (method, path, _) in ALLOWED {
         let own = ["{site}", "{purge}", "{token}", "{digest}"].iter().find(|p| path.contains(*p));
-        let is_purge = *path == "/v1/purges" && *method == "POST";
-        if (own.is_none() && !is_purge) || (*method, *path) == ("PUT", "/v1/blobs/{digest}") {
+        let is_list = (*method, *path) == ("GET", "/v1/purges");
+        let of_a_site = OF_A_SITE.contains(path) && !is_list;
+        if (own.is_none() && !of_a_site) || (*method, *path) == ("PUT", "/v1/blobs/{digest}") {
             continue;
         }
         let (target, body) = request(&world, method, path);

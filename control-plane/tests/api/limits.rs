@@ -143,6 +143,14 @@ async fn answers_have_the_shape_that_is_described() {
     let edge = server.edge("e").await;
     check("Receipt", &client.purge("shop", "").await.json());
     check("EdgeReceipt", &client.purge("shop", "").await.json()["edges"][0]);
+    let dry = json!({"site": "shop", "selectors": [{"tag": "t"}], "dry_run": true});
+    let dry = client.post("/v1/purges", dry).await.json();
+    check("Receipt", &dry);
+    check("EdgeReceipt", &dry["edges"][0]);
+    let path = "/v1/explanations?url=https%3A%2F%2Fshop.example%2F";
+    let explained = client.get(path).await.json();
+    check("Explanations", &explained);
+    check("EdgeExplanation", &explained["edges"][0]);
     edge.report(
         json!({"applied": 1, "refusals": [{"revision": 1, "site": "shop", "reason": "x"}]}),
     )

@@ -14,4 +14,5 @@ mod harness;
 mod keys;
 mod limits;
 mod purges;
+mod questions;
 mod sites;

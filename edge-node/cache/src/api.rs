@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
+use std::fs::File;
 use std::sync::Arc;
 use verge_config::site::CachePolicy;
 
@@ -82,12 +83,36 @@ pub struct Response {
     pub outcome: Outcome,
 }
 
+/// Bytes of a file on disk: content that is sent without being read into memory.
+#[derive(Debug, Clone)]
+pub struct FilePart {
+    /// The file; only ever read at given positions, so that readers share it.
+    pub file: Arc<File>,
+    /// Where the content begins, in bytes.
+    pub offset: u64,
+    /// The content's length in bytes.
+    pub len: u64,
+}
+
+/// A fresh hit's content: whatever can be sent without waiting for a source.
+#[derive(Debug, Clone)]
+pub enum HitContent {
+    /// None.
+    Empty,
+    /// All of it, in memory.
+    Whole(Bytes),
+    /// All of it, in a file.
+    File(FilePart),
+}
+
 /// A response's content.
 pub enum Body {
     /// None.
     Empty,
     /// All of it at once.
     Whole(Bytes),
+    /// All of it, in a file.
+    File(FilePart),
     /// As it arrives, or in parts.
     Stream(StreamBody),
 }
@@ -107,4 +132,24 @@ pub enum Outcome {
     Collapsed,
     /// Not for the cache: method, policy, a directive, hit-for-miss.
     Bypass,
+}
+
+// === impl HitContent ===
+
+impl HitContent {
+    /// Its length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            HitContent::Empty => 0,
+            HitContent::Whole(bytes) => bytes.len() as u64,
+            HitContent::File(part) => part.len,
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }

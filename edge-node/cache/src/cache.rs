@@ -1,25 +1,26 @@
 //! The cache's doors for everything but fetching: settings, the fast path of hits, purges,
 //! invalidation, figures. What needs the source goes through `serve`.
 
-use crate::api::{Outcome, Request, Response};
+use crate::api::{Body, HitContent, Outcome, Request, Response};
 use crate::cache_status::CacheStatus;
 use crate::clock::Clock;
+use crate::disk::{Disk, DiskError, DiskSettings, PurgeLog};
 use crate::flights::Flights;
 use crate::freshness::NotStored;
 use crate::key::KeyRef;
 use crate::object::StoredObject;
-use crate::purge_index::{PurgeIndex, Verdict};
+use crate::purge_index::Verdict;
 use crate::site::SiteState;
 use crate::stats::{Counters, Stats};
 use crate::store::Store;
+use crate::tier::Held;
 use ahash::{AHashMap, RandomState};
-use http::{HeaderMap, Method, header};
-use parking_lot::RwLock;
+use http::{Method, header};
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use verge_config::Revision;
-use verge_config::purge::Purge;
 use verge_config::site::CacheMode;
 
 /// The most hit-for-miss marks kept.
@@ -33,8 +34,11 @@ const MAX_MARK_MS: u64 = 120_000;
 pub struct Settings {
     /// Bytes of memory for stored responses. Default 512 MiB.
     pub ram_bytes: u64,
-    /// The longest content that is stored, in bytes; longer content streams through. Default 64 MiB.
-    pub max_object_bytes: u64,
+    /// The disk tier, where there is one.
+    pub disk: Option<DiskSettings>,
+    /// The longest content that is stored, in bytes; longer content streams through. By default an
+    /// eighth of the memory, and where there is a disk tier a quarter of that.
+    pub max_object_bytes: Option<u64>,
     /// Bytes of memory for responses on their way into the store; what comes beyond streams through.
     /// Default 256 MiB.
     pub fill_bytes: u64,
@@ -58,6 +62,8 @@ pub struct Cache {
 pub struct Hit {
     /// The response.
     pub object: Arc<StoredObject>,
+    /// Its content.
+    pub content: HitContent,
     /// Its age in seconds.
     pub age: u64,
     /// Seconds of freshness left.
@@ -85,6 +91,10 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) hasher: RandomState,
     pub(crate) store: Store,
+    /// The longest content that is stored.
+    pub(crate) max_object: u64,
+    /// What was purged of what lies on the disk.
+    log: Option<Mutex<PurgeLog>>,
     pub(crate) flights: Flights,
     pub(crate) counters: Counters,
     /// Bytes of all fills that are to be stored.
@@ -99,7 +109,8 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             ram_bytes: 512 * 1024 * 1024,
-            max_object_bytes: 64 * 1024 * 1024,
+            disk: None,
+            max_object_bytes: None,
             fill_bytes: 256 * 1024 * 1024,
             max_variants: 64,
             hit_for_miss: Duration::from_secs(2),
@@ -114,13 +125,14 @@ impl Hit {
     /// The whole response, for a GET or a HEAD.
     #[must_use]
     pub fn into_response(self, method: &Method) -> Response {
-        let mut headers = self.object.headers().clone();
+        let mut headers = self.object.headers();
         headers.insert(header::AGE, http::HeaderValue::from(self.age));
         headers.append(crate::cache_status::CACHE_STATUS, CacheStatus::hit(self.ttl).value());
-        let empty = *method == Method::HEAD || self.object.is_empty();
-        let body = match self.object.body() {
-            Some(body) if !empty => crate::api::Body::Whole(body),
-            _ => crate::api::Body::Empty,
+        let body = match self.content {
+            _ if *method == Method::HEAD => Body::Empty,
+            HitContent::Empty => Body::Empty,
+            HitContent::Whole(bytes) => Body::Whole(bytes),
+            HitContent::File(file) => Body::File(file),
         };
         Response { status: self.object.status(), headers, body, outcome: Outcome::Hit }
     }
@@ -129,13 +141,38 @@ impl Hit {
 // === impl Cache ===
 
 impl Cache {
-    /// An empty cache.
+    /// An empty cache in memory.
     #[must_use]
     pub fn new(settings: Settings) -> Cache {
+        Cache::with(settings, None, None)
+    }
+
+    /// A cache with the disk tier that the settings name: what an earlier process left there is found
+    /// beside the work, while the cache is in use.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn open(settings: Settings) -> Result<Cache, DiskError> {
+        let Some(wanted) = &settings.disk else { return Ok(Cache::new(settings)) };
+        let (disk, log, lines) = Disk::open(wanted, settings.ram_bytes)?;
+        let mono = settings.clock.now().mono;
+        let cache = Cache::with(settings, Some(disk), Some(Mutex::new(log)));
+        for line in &lines {
+            cache.inner.site_named(line.site()).restore(line, mono);
+        }
+        cache.inner.warm();
+        Ok(cache)
+    }
+
+    fn with(settings: Settings, disk: Option<Arc<Disk>>, log: Option<Mutex<PurgeLog>>) -> Cache {
         // The first look at the clock is its anchor.
         let _ = settings.clock.now();
         let hasher = RandomState::new();
-        let store = Store::new(settings.ram_bytes, settings.max_variants, hasher.clone());
+        let disk_bytes = settings.disk.as_ref().map_or(0, |disk| disk.bytes);
+        let tier = disk.map(|disk| (disk, disk_bytes));
+        let share = if tier.is_some() { disk_bytes / 4 } else { settings.ram_bytes / 8 };
+        let max_object = settings.max_object_bytes.unwrap_or(share);
+        let store = Store::new(settings.ram_bytes, tier, settings.max_variants, hasher.clone());
         let marks =
             moka::sync::Cache::builder().max_capacity(MAX_MARKS).build_with_hasher(hasher.clone());
         Cache {
@@ -143,6 +180,8 @@ impl Cache {
                 settings,
                 hasher,
                 store,
+                max_object,
+                log,
                 flights: Flights::new(),
                 counters: Counters::default(),
                 filling: AtomicU64::new(0),
@@ -168,90 +207,49 @@ impl Cache {
         {
             return None;
         }
+        let content = if *request.method == Method::HEAD || object.is_empty() {
+            HitContent::Empty
+        } else {
+            match self.inner.store.ready(object)? {
+                Held::Bytes(bytes) => HitContent::Whole(bytes),
+                Held::File(file) => HitContent::File(file),
+                Held::Blocks { .. } => return None,
+            }
+        };
         self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
         let freshness = &object.freshness;
         let (age, ttl) = (freshness.age(mono), freshness.ttl(mono));
-        Some(Hit { object: Arc::clone(object), age, ttl })
-    }
-
-    /// Puts a purge in force, then counts the live objects that it selects; hard ones are removed. When
-    /// this returns, no lookup finds anything that the purge is for. Safe to repeat.
-    pub fn purge(&self, purge: &Purge) -> u64 {
-        let site = self.inner.site_named(&purge.site);
-        let mono = self.inner.settings.clock.mono();
-        let before = site.epoch().applied.min(site.oldest_in_flight().unwrap_or(u64::MAX));
-        let epoch = site.purge(&purge.selectors, purge.mode, purge.revision, mono);
-        // An index with this purge alone tells which objects it is that selects them.
-        let mut only = PurgeIndex::default();
-        only.insert(&purge.selectors, purge.mode, epoch.applied, mono);
-        self.sweep(&site, &only, before)
-    }
-
-    /// History is lost: everything of every site is dead, and revisions start again at `revision`.
-    pub fn flush(&self, revision: Revision) {
-        for site in self.inner.sites.write().values() {
-            site.flush(revision);
-        }
-        self.inner.store.clear();
-    }
-
-    /// Counts what `only` selects, removes what is dead, and forgets selectors that nothing is old
-    /// enough for; `before` bounds the epochs of fills that were in flight when it began.
-    fn sweep(&self, site: &Arc<SiteState>, only: &PurgeIndex, before: u64) -> u64 {
-        let mut matched = 0;
-        let mut oldest = before;
-        for (hash, entry) in self.inner.store.iter() {
-            if !Arc::ptr_eq(&entry.site, site) {
-                continue;
-            }
-            let mut dead = false;
-            for object in &entry.variants {
-                let selected = only.verdict(&entry.key, object) != Verdict::Alive;
-                matched += u64::from(selected);
-                if site.verdict(&entry.key, object) == Verdict::Dead {
-                    dead = true;
-                } else {
-                    oldest = oldest.min(object.epoch.applied);
-                }
-            }
-            if dead {
-                self.inner.store.retain(hash, |entry, object| {
-                    site.verdict(&entry.key, object) != Verdict::Dead
-                });
-            }
-        }
-        site.forget_until(oldest);
-        matched
-    }
-
-    /// After a non-error response to an unsafe method: what is stored for the target URI, and for
-    /// `Location` and `Content-Location` of the same origin, is gone (RFC 9111 section 4.4), and fills
-    /// that are under way for them will not be stored.
-    pub fn invalidate(&self, request: &Request<'_>, response_headers: &HeaderMap) {
-        self.inner.invalidate(request);
-        for name in [header::LOCATION, header::CONTENT_LOCATION] {
-            let Some(value) = response_headers.get(&name).and_then(|v| v.to_str().ok()) else {
-                continue;
-            };
-            if let Some((path, query)) = same_origin(value, request) {
-                let (path, query) = (path.as_str(), query.as_deref());
-                self.inner.invalidate(&Request { path, query, ..*request });
-            }
-        }
+        Some(Hit { object: Arc::clone(object), content, age, ttl })
     }
 
     /// Figures of now.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let (entries, bytes, evicted) = self.inner.store.figures();
-        self.inner.counters.stats(
-            entries,
-            bytes,
-            evicted,
-            self.inner.flights.len() as u64,
-            self.inner.filling.load(Ordering::Relaxed),
-            self.inner.sites.read().values().map(|site| site.selectors() as u64).sum(),
-        )
+        self.inner
+            .counters
+            .stats(
+                entries,
+                bytes,
+                evicted,
+                self.inner.flights.len() as u64,
+                self.inner.filling.load(Ordering::Relaxed),
+                self.inner.sites.read().values().map(|site| site.selectors() as u64).sum(),
+            )
+            .with_disk(self.inner.store.disk().map(|disk| &**disk))
+    }
+
+    /// Whether everything is found that an earlier process left on the disk.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        self.inner.store.disk().is_none_or(|disk| !disk.is_scanning())
+    }
+
+    /// The process ends in peace: what lies on the disk outlives the machine's own end as well. Blocks.
+    pub fn close(&self) {
+        if let Some(disk) = self.inner.store.disk() {
+            disk.close();
+        }
     }
 }
 
@@ -278,31 +276,16 @@ fn is_plain(request: &Request<'_>) -> bool {
     })
 }
 
-/// Path and query of a reference, if it is of the request's own origin.
-fn same_origin(reference: &str, request: &Request<'_>) -> Option<(String, Option<String>)> {
-    let reference = reference.split('#').next().unwrap_or_default();
-    let network_path = reference.strip_prefix("//");
-    let path = if network_path.is_some() || reference.contains("://") {
-        let parts = verge_config::purge::UrlParts::parse(network_path.unwrap_or(reference))?;
-        if parts.host.as_deref() != Some(request.host) {
-            return None;
-        }
-        return Some((parts.path, parts.query));
-    } else if reference.starts_with('/') {
-        reference.to_owned()
-    } else if reference.is_empty() || reference.starts_with('?') {
-        format!("{}{reference}", request.path)
-    } else {
-        let folder = request.path.rfind('/').and_then(|at| request.path.get(..=at))?;
-        format!("{folder}{}", reference.strip_prefix("./").unwrap_or(reference))
-    };
-    Some(match path.split_once('?') {
-        Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
-        None => (path, None),
-    })
-}
-
 // === impl Inner ===
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Entries know their site, and their site knows them.
+        for (_, site) in self.all_sites() {
+            site.catalogue.clear();
+        }
+    }
+}
 
 impl Inner {
     /// The state of a site, made when it is first asked for.
@@ -311,7 +294,18 @@ impl Inner {
         known.unwrap_or_else(|| self.add_site(Arc::clone(name)))
     }
 
-    fn site_named(&self, name: &str) -> Arc<SiteState> {
+    /// Every site that was asked for or purged so far.
+    pub(crate) fn all_sites(&self) -> Vec<(Arc<str>, Arc<SiteState>)> {
+        let sites = self.sites.read();
+        sites.iter().map(|(name, site)| (Arc::clone(name), Arc::clone(site))).collect()
+    }
+
+    /// The log of what was purged of the disk's objects.
+    pub(crate) fn log(&self) -> Option<&Mutex<PurgeLog>> {
+        self.log.as_ref()
+    }
+
+    pub(crate) fn site_named(&self, name: &str) -> Arc<SiteState> {
         let known = self.sites.read().get(name).cloned();
         known.unwrap_or_else(|| self.add_site(name.into()))
     }
@@ -319,20 +313,6 @@ impl Inner {
     fn add_site(&self, name: Arc<str>) -> Arc<SiteState> {
         let mut sites = self.sites.write();
         Arc::clone(sites.entry(name).or_insert_with(|| SiteState::new(Revision::ZERO)))
-    }
-
-    fn invalidate(&self, request: &Request<'_>) {
-        for scheme in ["http", "https"] {
-            let request = Request { scheme, ..*request };
-            let key = KeyRef::of(&request);
-            let hash = key.hash(&self.hasher);
-            self.flights.with(hash, |flights| {
-                for fill in flights.fills().iter().filter(|fill| fill.key.is(&key)) {
-                    fill.doom();
-                }
-                self.store.retain(hash, |entry, _| !entry.key.is(&key));
-            });
-        }
     }
 
     /// Leaves a hit-for-miss mark, and why the answer was not stored. A source that took long to answer

@@ -2,8 +2,8 @@
 //! section 4.3.2); pure.
 
 use crate::date;
-use http::HeaderMap;
 use http::header::{DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED};
+use http::{HeaderMap, HeaderValue};
 
 /// Whether the visitor's copy is still right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,9 @@ pub fn evaluate(request: &HeaderMap, response: &HeaderMap) -> Condition {
     let not_modified = if request.contains_key(IF_NONE_MATCH) {
         none_match_fails(request, response)
     } else {
-        match date::field(request, &IF_MODIFIED_SINCE) {
+        // Several lines are no date (RFC 9110 section 13.1.3).
+        let single = request.get_all(IF_MODIFIED_SINCE).iter().count() == 1;
+        match date::field(request, &IF_MODIFIED_SINCE).filter(|_| single) {
             Some(since) => {
                 let modified =
                     date::field(response, &LAST_MODIFIED).or_else(|| date::field(response, &DATE));
@@ -48,8 +50,13 @@ fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").or_else(|| tag.strip_prefix(b"w/")).unwrap_or(tag)
 }
 
-/// The opaque parts of a list; a comma inside quotes does not end a member.
+/// The opaque parts of a list.
 fn entity_tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list_members(list).map(opaque)
+}
+
+/// The members of a list of entity-tags; a comma inside quotes does not end one.
+pub(crate) fn list_members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     list.split(move |byte| {
         if *byte == b'"' {
@@ -57,7 +64,18 @@ fn entity_tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
         }
         *byte == b',' && !quoted
     })
-    .map(opaque)
+}
+
+/// What tells that two parts are of the same representation: a strong entity-tag, or a date that is as
+/// good as one (RFC 9110 section 8.8.2.2, RFC 9111 section 3.4).
+#[must_use]
+pub fn strong_validator(response: &HeaderMap) -> Option<HeaderValue> {
+    if let Some(tag) = response.get(ETAG) {
+        return tag.as_bytes().trim_ascii().starts_with(b"\"").then(|| tag.clone());
+    }
+    let modified = date::field(response, &LAST_MODIFIED)?;
+    let strong = date::field(response, &DATE).is_some_and(|date| date > modified);
+    response.get(LAST_MODIFIED).filter(|_| strong).cloned()
 }
 
 /// Whether a `Range` may be honoured in view of `If-Range` (RFC 9110 section 13.1.5): strong

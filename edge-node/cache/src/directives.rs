@@ -43,6 +43,9 @@ pub struct ResponseDirectives {
     pub proxy_revalidate: bool,
     /// `must-understand`.
     pub must_understand: bool,
+    /// `immutable` (RFC 8246): while it is fresh, a request with `max-age` alone is no reason to ask the
+    /// source; one with `no-cache` is.
+    pub immutable: bool,
     /// `stale-while-revalidate` (RFC 5861), in seconds.
     pub stale_while_revalidate: Option<u64>,
     /// `stale-if-error` (RFC 5861), in seconds.
@@ -64,6 +67,9 @@ pub struct RequestDirectives {
     pub max_stale: Option<u64>,
     /// `only-if-cached`.
     pub only_if_cached: bool,
+    /// `stale-if-error`, in seconds: what this visitor takes rather than an error, whatever the response
+    /// says, unless it forbids stale use (RFC 5861 section 4).
+    pub stale_if_error: Option<u64>,
 }
 
 /// The directives of one field value: names as sent, values unquoted.
@@ -248,6 +254,7 @@ impl ResponseDirectives {
             "must-revalidate" => self.must_revalidate = true,
             "proxy-revalidate" => self.proxy_revalidate = true,
             "must-understand" => self.must_understand = true,
+            "immutable" => self.immutable = true,
             "stale-while-revalidate" => {
                 let window = value.and_then(delta_seconds);
                 self.stale_while_revalidate = self.stale_while_revalidate.or(window);
@@ -289,6 +296,10 @@ impl RequestDirectives {
             "only-if-cached" => self.only_if_cached = true,
             "max-age" => self.max_age = self.max_age.or(Some(lifetime(value))),
             "min-fresh" => self.min_fresh = self.min_fresh.or(value.and_then(delta_seconds)),
+            "stale-if-error" => {
+                let window = value.and_then(delta_seconds);
+                self.stale_if_error = self.stale_if_error.or(window);
+            }
             "max-stale" => {
                 let allowed = match value {
                     None => Some(MAX_DELTA_SECONDS),

@@ -34,9 +34,15 @@ pub enum BodyError {
         /// What came, up to the first byte too many.
         received: u64,
     },
+    /// What was written to the disk so far could not be read back.
+    #[error("the disk failed: {0}")]
+    Disk(Arc<std::io::Error>),
     /// This reader was so slow that it held up the others of a body that is not kept.
     #[error("cut off: too slow for a shared stream")]
     TooSlow,
+    /// The representation is no longer the one that the visitor got the beginning of.
+    #[error("the representation changed between two of its slices")]
+    Changed,
     /// The fill ended without an end of its own.
     #[error("the fill was given up")]
     Abandoned,

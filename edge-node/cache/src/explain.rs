@@ -26,6 +26,18 @@ pub enum State {
     TooLarge,
 }
 
+/// Where a stored response lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Its content is in RAM.
+    Ram,
+    /// Its content is on disk.
+    Disk,
+    /// Nothing is stored.
+    None,
+}
+
 /// An answer to "what does the cache do with this URL, and why?".
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
@@ -33,6 +45,8 @@ pub struct Explanation {
     pub key: String,
     /// What is stored.
     pub state: State,
+    /// Where it lies.
+    pub tier: Tier,
     /// The request's normalised selecting fields, when the stored response varies.
     pub variant: Option<String>,
     /// Why the last answer was not stored, where that is remembered and nothing is stored now.
@@ -64,12 +78,12 @@ impl Cache {
         let key = KeyRef::of(request);
         let hash = key.hash(&self.inner.hasher);
         let directives = RequestDirectives::default();
-        let words = key.keep(request.policy).to_string();
+        let words = key.keep().to_string();
         let variants = self.inner.store.get(hash, &key).map_or(0, |entry| entry.variants.len());
         let ask = Ask { request: *request, key, hash, directives };
         let mono = self.inner.settings.clock.mono();
         let (state, object) = match lookup(&self.inner.store, &ask, mono) {
-            Lookup::Fresh(object) => (State::Fresh, Some(object)),
+            Lookup::Fresh(object) | Lookup::Partial(object) => (State::Fresh, Some(object)),
             Lookup::Stale { object, .. } | Lookup::Revalidate { object, .. } => {
                 (State::Stale, Some(object))
             }
@@ -88,6 +102,7 @@ impl Cache {
         Explanation {
             key: words,
             state,
+            tier: object.map_or(Tier::None, |object| self.inner.store.tier(object)),
             variant: object.and_then(|o| o.selection.as_ref()).map(|s| s.describe()),
             not_stored,
             variants,

@@ -2,27 +2,30 @@
 //! the buffer that everybody reads. No visitor owns it; epochs are noted before the source is asked.
 
 use crate::api::{Source, SourceRequest, SourceResponse, StreamBody};
+use crate::buffer::Keeping;
 use crate::cache::{Inner, Passing};
 use crate::clock::Now;
+use crate::compress;
 use crate::error::BodyError;
 use crate::fill::{Answer, Fill, Head, Progress};
 use crate::freshness::{self, Input, Judgement, NotStored};
+use crate::keep::{Dropped, Keeper, Kept};
 use crate::lookup::may_stand_in;
-use crate::object::{Epoch, Fields, StoredObject, merge, with_date, with_length};
+use crate::object::{Epoch, Fields, Parts, StoredObject, VERGE_CODED, merge, with_date};
 use crate::purge_index::Verdict;
+use crate::shape;
 use crate::site::{EpochGuard, SiteState};
+use crate::slices::{self, Asked};
 use crate::store::Inserted;
 use crate::tags::Tags;
 use crate::vary::{self, Selection, Vary};
-use bytes::Bytes;
 use http::header::{
-    CONTENT_LENGTH, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use verge_config::site::CachePolicy;
 
 /// Everything that a fill needs.
@@ -37,17 +40,23 @@ pub(crate) struct Job {
     pub(crate) policy: Arc<CachePolicy>,
     /// What is stored and stale: to be confirmed, or to stand in when the source fails.
     pub(crate) stale: Option<Arc<StoredObject>>,
+    /// For how long the visitor takes a stale response when the source fails, in seconds.
+    pub(crate) wanted_if_error: u64,
+    /// The part that the source is asked for; all of the representation when there is none.
+    pub(crate) asked: Option<Asked>,
+    /// Nobody waits for it, and it is to be finished all the same.
+    pub(crate) background: bool,
     pub(crate) epoch: Epoch,
-    pub(crate) guard: EpochGuard,
+    pub(crate) guard: Option<EpochGuard>,
 }
 
 /// A response with the moments of its exchange.
-struct Exchange {
-    response: SourceResponse,
-    requested: Now,
-    received: Now,
+pub(crate) struct Exchange {
+    pub(crate) response: SourceResponse,
+    pub(crate) requested: Now,
+    pub(crate) received: Now,
     /// Validators of ours were sent.
-    conditional: bool,
+    pub(crate) conditional: bool,
 }
 
 /// Ends the fill however its task ends, so that no reader waits for ever.
@@ -55,12 +64,6 @@ struct Ender {
     inner: Arc<Inner>,
     fill: Arc<Fill>,
     hash: u64,
-}
-
-/// Bytes of a fill, counted among those of all fills.
-struct Filling<'a> {
-    all: &'a AtomicU64,
-    own: u64,
 }
 
 impl Drop for Ender {
@@ -71,12 +74,6 @@ impl Drop for Ender {
             self.fill.publish(Progress::Failed(error));
         }
         self.fill.finish(Err(BodyError::Abandoned));
-    }
-}
-
-impl Drop for Filling<'_> {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.own, Ordering::Relaxed);
     }
 }
 
@@ -119,6 +116,9 @@ impl Job {
             }
             _ => false,
         };
+        if let Some(asked) = &self.asked {
+            asked.put(&mut headers);
+        }
         let requested = self.inner.settings.clock.now();
         let request = SourceRequest { method: Method::GET, headers };
         let response = self.source.fetch(request).await?;
@@ -130,7 +130,7 @@ impl Job {
     fn renew(&mut self) {
         let (epoch, guard) = self.site.hold(None);
         self.epoch = epoch;
-        self.guard = guard;
+        self.guard = Some(guard);
         self.fill.set_epoch(epoch.applied);
     }
 
@@ -164,36 +164,42 @@ impl Job {
             Verdict::Soft { since } => Some(since),
             Verdict::Alive => None,
         };
-        may_stand_in(object, soft, self.inner.settings.clock.mono()).then(|| Arc::clone(object))
+        may_stand_in(object, soft, self.wanted_if_error, self.inner.settings.clock.mono())
+            .then(|| Arc::clone(object))
     }
 
     /// The stored object as a 304 confirms it, and updated by it (RFC 9111 section 4.3.4). `None` when
     /// a purge since the request was sent selects it.
-    fn confirm(&self, exchange: &Exchange) -> Option<Arc<StoredObject>> {
+    pub(crate) fn confirm(&self, exchange: &Exchange) -> Option<Arc<StoredObject>> {
         let stale = self.stale.as_ref()?;
         let mut update = exchange.response.headers.clone();
         with_date(&mut update, exchange.received.wall);
-        let headers = merge(&stale.fields, &update);
+        let stored = stale.fields();
+        let coded = stored.hidden.get(VERGE_CODED).and_then(shape::form_of);
+        let mut headers = merge(&stored, &update);
+        if let Some(form) = coded {
+            compress::apply(&mut headers, form);
+        }
         let judged = HeaderMap::clone(&headers);
         let judgement = self.judge(stale.status, &judged, &exchange.response.headers, exchange);
-        let tags = Tags::of(&headers, &self.policy.tags);
+        let tags = self.tags(&headers);
         let mut fields = Fields::part(headers, &judgement.excluded, self.policy.browser_ttl);
         fields.personal.clear();
-        let object = Arc::new(StoredObject {
+        let parts = Parts {
             status: stale.status,
             fields,
-            body: stale.body.clone(),
             freshness: judgement.freshness,
-            selection: self.selection(&judged).ok()?,
+            selection: self.selection(&judged).ok()?.map(Box::new),
             tags,
+            span: None,
             epoch: self.epoch,
-            checked: AtomicU64::new(u64::MAX),
-            head1: OnceLock::new(),
-        });
+        };
+        let object = Arc::new(StoredObject::with_content(parts, stale.shared_content()));
         match judgement.refused {
             None => match self.put(&object) {
                 Inserted::Purged => return None,
-                Inserted::Stored | Inserted::Collision | Inserted::Outdated => {}
+                Inserted::Stored => self.inner.rewrite(&self.fill.key, &object),
+                Inserted::Collision | Inserted::Outdated => {}
             },
             Some(reason) => {
                 self.inner.note(reason);
@@ -232,7 +238,12 @@ impl Job {
         match vary::parse(headers) {
             Vary::None => Ok(None),
             Vary::Fields(names) => {
-                let selection = Selection::of(&names, &self.fill.request);
+                let mut selection = Selection::of(&names, &self.fill.request);
+                if let (true, Some(rule)) =
+                    (headers.contains_key(VERGE_CODED), &self.policy.compress)
+                {
+                    selection = selection.in_form_of(&rule.codings, &self.fill.request);
+                }
                 Ok(Some(selection.in_language_of(headers)))
             }
             Vary::Any => Err(NotStored::Vary),
@@ -240,7 +251,7 @@ impl Job {
     }
 
     /// Stores, unless the URI was invalidated meanwhile; that check and the insertion are one step.
-    fn put(&self, object: &Arc<StoredObject>) -> Inserted {
+    pub(crate) fn put(&self, object: &Arc<StoredObject>) -> Inserted {
         let inserted = self.inner.flights.with(self.hash, |_| {
             if self.fill.is_doomed() {
                 return Inserted::Purged;
@@ -267,7 +278,8 @@ impl Job {
     }
 
     /// A full response: decides on it, lets the readers know, and takes in the content.
-    async fn receive(self, exchange: Exchange) {
+    async fn receive(mut self, mut exchange: Exchange) {
+        self.compress(&mut exchange.response).await;
         let head = self.head(&exchange);
         let status = head.status;
         let personal = head.judgement.refused.is_some_and(for_one_visitor);
@@ -275,7 +287,10 @@ impl Job {
             self.drop_stale();
         }
         if !head.stored {
-            self.fill.stop_keeping();
+            self.fill.keep(Keeping::Unread);
+        }
+        if let Some(span) = head.span {
+            self.fill.starts_at(span.start);
         }
         let passing = if head.too_large {
             Some(Passing::TooLarge)
@@ -298,34 +313,56 @@ impl Job {
         let head = Arc::new(head);
         self.fill.publish(Progress::Head(Arc::clone(&head)));
         let end = self.pour(exchange.response.body, &head).await;
-        let end = match end {
-            Ok(true) => {
-                self.store(&head);
-                Ok(())
+        match end {
+            Ok(kept) => {
+                // Stored before its readers know that they have all of it: who asks again finds it.
+                let stored = match kept {
+                    Some(kept) => self.store(&head, kept).await,
+                    None => None,
+                };
+                self.leave();
+                self.fill.finish(Ok(()));
+                // It is in the store, where its epoch is counted.
+                self.guard = None;
+                if let Some(object) = stored {
+                    self.inner.write(&self.fill.key, &object).await;
+                }
             }
-            Ok(false) => Ok(()),
             Err(error) => {
                 self.inner.note(NotStored::Incomplete);
-                Err(error)
+                self.leave();
+                self.fill.finish(Err(error));
             }
-        };
-        self.leave();
-        self.fill.finish(end);
+        }
     }
 
     fn head(&self, exchange: &Exchange) -> Head {
         let response = &exchange.response;
         let mut headers = response.headers.clone();
-        let judgement = self.judge(response.status, &headers, &headers, exchange);
-        let length = declared_length(response);
-        let too_large = length.is_some_and(|l| l > self.inner.settings.max_object_bytes);
+        let mut status = response.status;
+        let mut length = declared_length(response);
+        let mut span = self.asked.as_ref().and_then(|_| slices::span_of(response, &mut length));
+        if span.is_some_and(|span| span.start == 0 && span.total == length && length.is_some()) {
+            // All of it came as a part.
+            (span, status) = (None, StatusCode::OK);
+            headers.remove(CONTENT_RANGE);
+        }
+        // What may be stored of a part is what might be of the whole.
+        let judged = if span.is_some() { StatusCode::OK } else { status };
+        let mut judgement = self.judge(judged, &headers, &headers, exchange);
+        if self.asked.as_ref().is_some_and(|asked| !asked.is_answered_by(span, &headers)) {
+            // Under a slice's key nothing but that slice is ever stored.
+            judgement.refused = judgement.refused.or(Some(NotStored::Partial));
+        }
+        let most = if span.is_some() { slices::SLICE_BYTES } else { self.inner.max_object };
+        let too_large = length.is_some_and(|length| length > most);
         let selection = self.selection(&headers).unwrap_or_default();
         let stored = judgement.refused.is_none() && !too_large;
         let usable = judgement.freshness.is_fresh(exchange.received.mono)
             || judgement.freshness.stale_while_revalidate > 0;
         let shared =
             (judgement.refused.is_none() && usable) || self.shares_failure(exchange, &judgement);
-        let tags = Tags::of(&headers, &self.policy.tags);
+        let tags = self.tags(&headers);
         if stored {
             with_date(&mut headers, exchange.received.wall);
         }
@@ -335,8 +372,7 @@ impl Job {
         if let Some(age) = age {
             fields.visible.insert(http::header::AGE, age);
         }
-        let status = response.status;
-        Head { status, fields, judgement, selection, tags, length, shared, stored, too_large }
+        Head { status, fields, judgement, selection, tags, span, length, shared, stored, too_large }
     }
 
     /// A failing source is not asked by every waiter in turn: those who waited get its failure, unless
@@ -347,18 +383,17 @@ impl Job {
             && !exchange.response.headers.contains_key(http::header::SET_COOKIE)
     }
 
-    /// Takes in the content. `Ok(true)` when it is whole and to be stored.
-    async fn pour(&self, mut body: StreamBody, head: &Head) -> Result<bool, BodyError> {
-        let limit = self.inner.settings.max_object_bytes;
-        let mut storing = head.stored;
-        let mut filling = Filling { all: &self.inner.filling, own: 0 };
+    /// Takes in the content; returns it when it is whole and to be stored.
+    async fn pour(&self, mut body: StreamBody, head: &Head) -> Result<Option<Kept>, BodyError> {
+        let mut keeper = head.stored.then(|| Keeper::new(&self.inner, &self.fill));
+        let start = head.span.map_or(0, |span| span.start);
         let mut received = 0;
         loop {
             let frame = tokio::select! {
                 // The last reader's leaving comes first: a body nobody reads may be endless and always
                 // ready.
                 biased;
-                () = self.fill.deserted(), if !storing => return Ok(false),
+                () = self.fill.deserted(), if keeper.is_none() => return Ok(None),
                 frame = body.frame() => frame,
             };
             let data = match frame {
@@ -374,46 +409,54 @@ impl Job {
             if let Some(declared) = head.length.filter(|declared| received + size > *declared) {
                 return Err(BodyError::Length { declared, received: received + size });
             }
-            received = self.fill.push(data);
-            if storing {
-                filling.own += size;
-                let all = self.inner.filling.fetch_add(size, Ordering::Relaxed) + size;
-                if received > limit || all > self.inner.settings.fill_bytes {
-                    storing = false;
-                    self.inner.note(NotStored::TooLarge);
-                    self.fill.stop_keeping();
+            // The last bytes of content that is to be stored are read once it is: who has all of it and
+            // asks again is to find it.
+            let last = keeper.is_some() && head.length == Some(received + size);
+            received = self.fill.push(data, last) - start;
+            if let Some(keeping) = &mut keeper {
+                if let Err(dropped) = keeping.took(size, received).await {
+                    self.drop_content(dropped);
+                    keeper = None;
+                } else if self.is_deserted() && !Keeper::may_finish_alone(received, head.length) {
+                    return Ok(None);
                 }
             }
-            if !storing {
+            if keeper.is_none() {
                 self.fill.room().await;
             }
         }
         match head.length {
             Some(declared) if declared != received => Err(BodyError::Length { declared, received }),
-            _ => Ok(storing),
+            _ => Ok(match keeper {
+                Some(keeper) => {
+                    keeper.finish().await.inspect_err(|_| self.fill.keep(Keeping::Unread)).ok()
+                }
+                None => None,
+            }),
         }
     }
 
-    fn store(&self, head: &Head) {
-        let body: Bytes = self.fill.whole();
-        let mut fields = head.fields.clone();
-        fields.personal.clear();
-        with_length(&mut fields.visible, head.status, body.len() as u64);
-        let object = Arc::new(StoredObject {
-            status: head.status,
-            fields,
-            body,
-            freshness: head.judgement.freshness.clone(),
-            selection: head.selection.clone(),
-            tags: head.tags.clone(),
-            epoch: self.epoch,
-            checked: AtomicU64::new(u64::MAX),
-            head1: OnceLock::new(),
-        });
-        if self.put(&object) == Inserted::Purged {
-            self.inner.note(NotStored::Purged);
-        }
+    fn is_deserted(&self) -> bool {
+        !self.background && self.fill.readers() == 0
     }
+
+    fn drop_content(&self, dropped: Dropped) {
+        if matches!(dropped, Dropped::TooLarge) {
+            self.inner.note(NotStored::TooLarge);
+        }
+        self.fill.keep(Keeping::Unread);
+    }
+
+    fn tags(&self, headers: &HeaderMap) -> Tags {
+        let tags = Tags::of(headers, &self.policy.tags);
+        self.inner.counters.ignored_tags.fetch_add(tags.ignored as u64, Ordering::Relaxed);
+        tags
+    }
+}
+
+/// No content.
+pub(crate) fn empty() -> StreamBody {
+    http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Whether it is the request that keeps a response out of the store: what is stored for others stays.
@@ -423,20 +466,24 @@ fn for_one_visitor(reason: NotStored) -> bool {
 
 /// `If-None-Match` and `If-Modified-Since` of ours; whether there was anything to send.
 fn add_validators(object: &StoredObject, headers: &mut HeaderMap) -> bool {
-    if !object.has_validator() || object.status != StatusCode::OK {
+    let validator = object.field(&ETAG).is_some() || object.field(&LAST_MODIFIED).is_some();
+    if !validator || object.status != StatusCode::OK {
         return false;
     }
-    if let Some(tag) = object.fields.visible.get(ETAG) {
-        headers.insert(IF_NONE_MATCH, tag.clone());
+    let fields = object.fields().original();
+    let coded = fields.contains_key(VERGE_CODED);
+    if let Some(tag) = fields.get(ETAG) {
+        let own = compress::origin_etag(tag).filter(|_| coded);
+        headers.insert(IF_NONE_MATCH, own.unwrap_or_else(|| tag.clone()));
     }
-    if let Some(modified) = object.fields.visible.get(LAST_MODIFIED) {
+    if let Some(modified) = fields.get(LAST_MODIFIED) {
         headers.insert(IF_MODIFIED_SINCE, modified.clone());
     }
     true
 }
 
 /// The length that the source declares for the content that follows.
-fn declared_length(response: &SourceResponse) -> Option<u64> {
+pub(crate) fn declared_length(response: &SourceResponse) -> Option<u64> {
     if crate::respond::bodiless(response.status) {
         return None;
     }

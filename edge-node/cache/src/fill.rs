@@ -2,26 +2,26 @@
 //! arrives. Knows what arrived and who has read it; may not decide what is stored or served.
 
 use crate::api::{BoxError, SourceError};
+use crate::buffer::{self, Buffer, Keeping, Next};
 use crate::error::BodyError;
 use crate::freshness::Judgement;
 use crate::key::{Key, KeyRef};
-use crate::object::{Fields, StoredObject};
+use crate::object::{Fields, Span, StoredObject};
+use crate::slices::Asked;
 use crate::tags::Tags;
 use crate::vary::Selection;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 use parking_lot::Mutex;
-use std::collections::VecDeque;
+use std::fs::File;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// How far the fastest reader of a body that is not kept may be ahead of the slowest, in bytes.
-pub(crate) const WINDOW_BYTES: usize = 1024 * 1024;
 /// The longest content that is joined for one reader.
 const MAX_JOINED_BYTES: usize = 64 * 1024;
 /// How long the slowest of several readers may hold the others up before it is cut off.
@@ -57,6 +57,8 @@ pub(crate) struct Head {
     pub(crate) judgement: Judgement,
     pub(crate) selection: Option<Selection>,
     pub(crate) tags: Tags,
+    /// Which bytes of the representation the content is; `None` when it is all of them.
+    pub(crate) span: Option<Span>,
     /// The content's length, where the source declared it.
     pub(crate) length: Option<u64>,
     /// Whether it may answer others than the request that asked for it.
@@ -69,11 +71,13 @@ pub(crate) struct Head {
 
 /// One fetch.
 pub(crate) struct Fill {
-    pub(crate) key: Key,
+    pub(crate) key: Arc<Key>,
     /// The fields of the request that it was started for: they select the variant.
     pub(crate) request: HeaderMap,
     /// Whether others may join before its header section is in.
     pub(crate) collapses: bool,
+    /// The part that the source is asked for; all of the representation when there is none.
+    asked: Option<Asked>,
     epoch: AtomicU64,
     doomed: AtomicBool,
     progress: watch::Sender<Progress>,
@@ -82,53 +86,31 @@ pub(crate) struct Fill {
     stirred: Notify,
 }
 
-#[derive(Default)]
-struct Buffer {
-    chunks: VecDeque<Chunk>,
-    /// The number of the first chunk that is still here.
-    first: u64,
-    bytes: usize,
-    received: u64,
-    /// Chunks stay after everybody has read them.
-    kept: bool,
-    end: Option<Result<(), BodyError>>,
-    readers: Vec<Option<Place>>,
-    /// Places in `readers` that are vacant.
-    vacant: Vec<usize>,
-    present: usize,
-}
-
-struct Chunk {
-    data: Bytes,
-    /// Readers who have not had it yet.
-    unread: usize,
-}
-
-#[derive(Default)]
-struct Place {
-    next: u64,
-    waker: Option<Waker>,
-    cut: bool,
-}
-
 /// One reader of a fill; the fill knows of it as long as it exists.
 pub(crate) struct Reader {
     fill: Arc<Fill>,
     slot: usize,
+    reading: Option<buffer::Reading>,
 }
 
 // === impl Fill ===
 
 impl Fill {
-    pub(crate) fn new(key: Key, request: HeaderMap, collapses: bool, epoch: u64) -> Arc<Fill> {
+    pub(crate) fn new(
+        key: Arc<Key>,
+        request: HeaderMap,
+        (collapses, asked): (bool, Option<Asked>),
+        epoch: u64,
+    ) -> Arc<Fill> {
         Arc::new(Fill {
             key,
             request,
             collapses,
+            asked,
             epoch: AtomicU64::new(epoch),
             doomed: AtomicBool::new(false),
             progress: watch::channel(Progress::Waiting).0,
-            buffer: Mutex::new(Buffer { kept: true, ..Buffer::default() }),
+            buffer: Mutex::new(Buffer::default()),
             stirred: Notify::new(),
         })
     }
@@ -141,15 +123,19 @@ impl Fill {
         headers: &HeaderMap,
         epoch: u64,
         hint: Option<&Selection>,
-        asked_anew: bool,
+        (asked, asked_anew): (Option<&Asked>, bool),
     ) -> bool {
+        // What asks for all of it also serves those who want a part.
+        if self.asked.is_some() && self.asked.as_ref() != asked {
+            return false;
+        }
         if !self.collapses || self.is_doomed() || self.epoch() != epoch || !self.key.is(key) {
             return false;
         }
         match &*self.progress.borrow() {
             Progress::Head(_) | Progress::Object(..) if asked_anew => false,
             Progress::Waiting => hint.is_none_or(|hint| hint.matches(&self.request)),
-            Progress::Head(head) => head.takes(headers) && self.is_whole(),
+            Progress::Head(head) => head.takes(headers),
             Progress::Object(object, _) => object.selected_by(headers),
             Progress::Failed(_) => false,
         }
@@ -182,70 +168,51 @@ impl Fill {
     }
 
     /// A new reader, from the first byte on.
-    pub(crate) fn reader(self: &Arc<Self>) -> Reader {
-        let mut buffer = self.buffer.lock();
-        buffer.present += 1;
-        for chunk in &mut buffer.chunks {
-            chunk.unread += 1;
-        }
-        let place = Place { next: buffer.first, ..Place::default() };
-        let slot = buffer.vacant.pop().unwrap_or(buffer.readers.len());
-        match buffer.readers.get_mut(slot) {
-            Some(vacant) => *vacant = Some(place),
-            None => buffer.readers.push(Some(place)),
-        }
-        Reader { fill: Arc::clone(self), slot }
-    }
-
-    /// Nothing of it has been dropped yet.
-    fn is_whole(&self) -> bool {
-        self.buffer.lock().first == 0
+    pub(crate) fn reader(self: &Arc<Self>) -> Option<Reader> {
+        let slot = self.buffer.lock().enter(0)?;
+        Some(Reader { fill: Arc::clone(self), slot, reading: None })
     }
 
     pub(crate) fn readers(&self) -> usize {
-        self.buffer.lock().present
+        self.buffer.lock().readers()
     }
 
-    /// From now on what everybody has read is dropped.
-    pub(crate) fn stop_keeping(&self) {
-        let mut buffer = self.buffer.lock();
-        buffer.kept = false;
-        buffer.trim();
+    /// The content that comes begins at `start` of the representation.
+    pub(crate) fn starts_at(&self, start: u64) {
+        self.buffer.lock().starts_at(start);
     }
 
-    /// Adds content; returns how much has come so far.
-    pub(crate) fn push(&self, data: Bytes) -> u64 {
+    /// From now on less is kept than all.
+    pub(crate) fn keep(&self, keeping: Keeping) {
+        self.buffer.lock().keep(keeping);
+    }
+
+    /// Adds content; returns the offset behind it.
+    /// The `last` of it is read when it is let out, with the end.
+    pub(crate) fn push(&self, data: Bytes, last: bool) -> u64 {
         let mut buffer = self.buffer.lock();
-        buffer.received += data.len() as u64;
-        let received = buffer.received;
-        if data.is_empty() {
-            return received;
-        }
-        buffer.bytes += data.len();
-        let unread = buffer.present;
-        buffer.chunks.push_back(Chunk { data, unread });
-        buffer.trim();
-        buffer.wake();
-        received
+        buffer.hold(last);
+        buffer.push(data)
+    }
+
+    /// What is not in a file yet.
+    pub(crate) fn unwritten(&self) -> Vec<Bytes> {
+        self.buffer.lock().unwritten()
+    }
+
+    /// A file has everything up to `written`.
+    pub(crate) fn is_in_file(&self, file: Arc<File>, written: u64) {
+        self.buffer.lock().is_in_file(file, written);
     }
 
     /// No more content.
     pub(crate) fn finish(&self, end: Result<(), BodyError>) {
-        let mut buffer = self.buffer.lock();
-        if buffer.end.is_none() {
-            buffer.end = Some(end);
-        }
-        buffer.wake();
+        self.buffer.lock().finish(end);
     }
 
-    /// All the content as one piece, where it was kept.
-    pub(crate) fn whole(&self) -> Bytes {
-        let buffer = self.buffer.lock();
-        let mut whole = Vec::with_capacity(buffer.bytes);
-        for chunk in &buffer.chunks {
-            whole.extend_from_slice(&chunk.data);
-        }
-        whole.into()
+    /// All the content, where it was kept.
+    pub(crate) fn pieces(&self) -> Vec<Bytes> {
+        self.buffer.lock().pieces()
     }
 
     /// Waits until there are no readers.
@@ -265,8 +232,7 @@ impl Fill {
     }
 
     fn is_full(&self) -> bool {
-        let buffer = self.buffer.lock();
-        !buffer.kept && buffer.bytes > WINDOW_BYTES && buffer.present > 0
+        self.buffer.lock().is_full()
     }
 }
 
@@ -276,64 +242,6 @@ impl Head {
     /// Whether it may answer another request with these fields.
     pub(crate) fn takes(&self, request: &HeaderMap) -> bool {
         self.shared && self.selection.as_ref().is_none_or(|selection| selection.matches(request))
-    }
-}
-
-// === impl Buffer ===
-
-impl Buffer {
-    fn wake(&mut self) {
-        for place in self.readers.iter_mut().flatten() {
-            if let Some(waker) = place.waker.take() {
-                waker.wake();
-            }
-        }
-    }
-
-    /// Drops what everybody has read.
-    fn trim(&mut self) {
-        while !self.kept {
-            match self.chunks.front() {
-                Some(chunk) if chunk.unread == 0 => {
-                    self.bytes -= chunk.data.len();
-                    self.first += 1;
-                    self.chunks.pop_front();
-                }
-                _ => break,
-            }
-        }
-    }
-
-    /// Marks everything from chunk `next` on as read by one reader that is leaving.
-    fn release(&mut self, next: u64) {
-        let skip = usize::try_from(next.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        for chunk in self.chunks.iter_mut().skip(skip) {
-            chunk.unread = chunk.unread.saturating_sub(1);
-        }
-        self.trim();
-    }
-
-    /// The readers that have not even read the first chunk lose their place, if others have.
-    fn cut_slowest(&mut self) {
-        let first = self.first;
-        let others = self.readers.iter().flatten().any(|place| !place.cut && place.next > first);
-        if !others {
-            return;
-        }
-        let mut cut = 0;
-        for place in self.readers.iter_mut().flatten() {
-            if !place.cut && place.next == first {
-                place.cut = true;
-                cut += 1;
-                if let Some(waker) = place.waker.take() {
-                    waker.wake();
-                }
-            }
-        }
-        for _ in 0..cut {
-            self.release(first);
-        }
-        self.present -= cut;
     }
 }
 
@@ -351,63 +259,68 @@ impl Reader {
         }
     }
 
+    /// Goes on from `at` rather than from the first byte that comes.
+    pub(crate) fn seek(&mut self, at: u64) -> bool {
+        let mut buffer = self.fill.buffer.lock();
+        buffer.leave(self.slot);
+        match buffer.enter(at) {
+            Some(slot) => {
+                self.slot = slot;
+                true
+            }
+            None => {
+                // The place is given back when the reader goes.
+                self.slot = buffer.enter_cut();
+                false
+            }
+        }
+    }
+
     /// All the content as one piece, when it has come already and is not long.
     pub(crate) fn complete(&self) -> Option<Bytes> {
         let buffer = self.fill.buffer.lock();
-        if buffer.first > 0 || !matches!(buffer.end, Some(Ok(()))) {
+        if !buffer.is_complete() || buffer.bytes() > MAX_JOINED_BYTES {
             return None;
         }
-        match (buffer.chunks.front(), buffer.chunks.len()) {
-            (None, _) => Some(Bytes::new()),
-            (Some(only), 1) => Some(only.data.clone()),
-            _ if buffer.bytes > MAX_JOINED_BYTES => None,
-            _ => {
-                let mut whole = Vec::with_capacity(buffer.bytes);
-                buffer.chunks.iter().for_each(|chunk| whole.extend_from_slice(&chunk.data));
-                Some(whole.into())
-            }
+        match buffer.pieces().as_slice() {
+            [] => Some(Bytes::new()),
+            [only] => Some(only.clone()),
+            pieces => Some(pieces.concat().into()),
         }
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let mut buffer = self.fill.buffer.lock();
-        let buffer = &mut *buffer;
-        let Some(Some(place)) = buffer.readers.get_mut(self.slot) else { return Poll::Ready(None) };
-        if place.cut {
-            return Poll::Ready(Some(Err(BodyError::TooSlow)));
-        }
-        let at = usize::try_from(place.next.saturating_sub(buffer.first)).unwrap_or(usize::MAX);
-        if let Some(chunk) = buffer.chunks.get_mut(at) {
-            place.next += 1;
-            chunk.unread = chunk.unread.saturating_sub(1);
-            let data = chunk.data.clone();
-            if at == 0 && !buffer.kept {
-                buffer.trim();
+        let next = buffer.next(self.slot, cx);
+        drop(buffer);
+        Poll::Ready(match next {
+            Next::NotYet => return Poll::Pending,
+            Next::End => None,
+            Next::Failed(error) => Some(Err(error)),
+            Next::Data(data) => {
                 self.fill.stirred.notify_one();
+                Some(Ok(data))
             }
-            return Poll::Ready(Some(Ok(data)));
-        }
-        match &buffer.end {
-            Some(Ok(())) => Poll::Ready(None),
-            Some(Err(error)) => Poll::Ready(Some(Err(error.clone()))),
-            None => {
-                place.waker = Some(cx.waker().clone());
-                Poll::Pending
+            Next::InFile(file, at, length) => {
+                match std::task::ready!(buffer::poll_file(
+                    &mut self.reading,
+                    (&file, at, length),
+                    cx
+                )) {
+                    Ok(data) => {
+                        self.fill.buffer.lock().got(self.slot, data.len() as u64);
+                        Some(Ok(data))
+                    }
+                    Err(error) => Some(Err(BodyError::Disk(Arc::new(error)))),
+                }
             }
-        }
+        })
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let mut buffer = self.fill.buffer.lock();
-        let place = buffer.readers.get_mut(self.slot).and_then(Option::take);
-        buffer.vacant.push(self.slot);
-        if let Some(place) = place.filter(|place| !place.cut) {
-            buffer.present -= 1;
-            buffer.release(place.next);
-        }
-        drop(buffer);
+        self.fill.buffer.lock().leave(self.slot);
         self.fill.stirred.notify_one();
     }
 }
@@ -415,28 +328,24 @@ impl Drop for Reader {
 /// A reader as a body: all of the content, or the bytes of one range.
 pub(crate) struct Reading {
     reader: Reader,
-    /// Bytes to be passed over.
-    skip: u64,
-    /// Bytes to be given after them; `None` is all.
+    /// Bytes to be given; `None` is all.
     take: Option<u64>,
     /// After an error or the end there is nothing more.
     done: bool,
 }
 
 impl Reading {
-    pub(crate) fn new(reader: Reader, part: Option<(u64, u64)>) -> Reading {
-        let (skip, take) = match part {
-            Some((start, end)) => (start, Some(end.saturating_sub(start) + 1)),
-            None => (0, None),
-        };
-        Reading { reader, skip, take, done: false }
+    /// The bytes of the representation from `start` to `end`, both included, or all that come.
+    pub(crate) fn new(mut reader: Reader, part: Option<(u64, u64)>) -> Reading {
+        let take = part.map(|(start, end)| {
+            reader.seek(start);
+            end.saturating_sub(start) + 1
+        });
+        Reading { reader, take, done: false }
     }
 
     /// The part of `data` that is wanted.
     fn cut(&mut self, mut data: Bytes) -> Bytes {
-        let passed = usize::try_from(self.skip).unwrap_or(usize::MAX).min(data.len());
-        self.skip -= passed as u64;
-        let mut data = data.split_off(passed);
         if let Some(take) = &mut self.take {
             data.truncate(usize::try_from(*take).unwrap_or(usize::MAX));
             *take -= data.len() as u64;
@@ -480,22 +389,18 @@ impl http_body::Body for Reading {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use futures::FutureExt;
     use std::sync::Arc;
-    use verge_config::site::CachePolicy;
 
     fn fill() -> Arc<Fill> {
-        let key = Key {
-            site: "s".into(),
-            scheme: "http".into(),
-            host: "h".into(),
-            path: "/".into(),
-            query: None,
-            kind: 0,
-            policy: Arc::new(CachePolicy::default()),
-        };
-        Fill::new(key, HeaderMap::new(), true, 0)
+        let (site, rule): (Arc<str>, _) = ("s".into(), Arc::default());
+        let (scheme, host, path) = ("http", "h", "/");
+        let key =
+            KeyRef { site: &site, scheme, host, path, query: None, extras: None, rule: &rule };
+        let key = Arc::new(key.keep());
+        Fill::new(key, HeaderMap::new(), (true, None), 0)
     }
 
     fn next(reader: &mut Reader) -> Option<Option<Result<Bytes, BodyError>>> {
@@ -503,16 +408,16 @@ mod tests {
     }
 
     fn bytes(fill: &Fill) -> usize {
-        fill.buffer.lock().bytes
+        fill.buffer.lock().bytes()
     }
 
     #[test]
     fn a_body_that_is_not_kept_holds_only_what_somebody_has_yet_to_read() {
         let fill = fill();
-        let (mut fast, mut slow) = (fill.reader(), fill.reader());
-        fill.stop_keeping();
-        fill.push("one".into());
-        fill.push("two".into());
+        let (mut fast, mut slow) = (fill.reader().unwrap(), fill.reader().unwrap());
+        fill.keep(Keeping::Unread);
+        fill.push("one".into(), false);
+        fill.push("two".into(), false);
         assert!(matches!(next(&mut fast), Some(Some(Ok(data))) if data == "one"));
         assert!(matches!(next(&mut fast), Some(Some(Ok(data))) if data == "two"));
         assert!(next(&mut fast).is_none(), "no more yet");
@@ -529,9 +434,9 @@ mod tests {
     #[test]
     fn only_those_who_hold_others_up_are_cut_off() {
         let fill = fill();
-        let (mut fast, mut slow) = (fill.reader(), fill.reader());
-        fill.stop_keeping();
-        fill.push("one".into());
+        let (mut fast, mut slow) = (fill.reader().unwrap(), fill.reader().unwrap());
+        fill.keep(Keeping::Unread);
+        fill.push("one".into(), false);
         // Nobody is ahead: nobody is cut off.
         fill.buffer.lock().cut_slowest();
         assert_eq!(fill.readers(), 2);
@@ -541,7 +446,7 @@ mod tests {
         assert_eq!((bytes(&fill), fill.readers()), (0, 1));
         drop(slow);
         assert_eq!(fill.readers(), 1);
-        fill.push("two".into());
+        fill.push("two".into(), false);
         assert!(matches!(next(&mut fast), Some(Some(Ok(data))) if data == "two"));
     }
 
@@ -549,9 +454,9 @@ mod tests {
     fn a_place_is_used_again_by_the_next_reader() {
         let fill = fill();
         for _ in 0..100 {
-            drop(fill.reader());
+            drop(fill.reader().unwrap());
         }
-        let places = fill.buffer.lock().readers.len();
+        let places = fill.buffer.lock().places();
         assert_eq!((places, fill.readers()), (1, 0));
     }
 }

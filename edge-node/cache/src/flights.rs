@@ -43,6 +43,13 @@ impl Flights {
         self.with(hash, |flights| flights.remove(fill));
     }
 
+    /// Looks at all of them, shard by shard.
+    pub(crate) fn each(&self, mut look: impl FnMut(&Arc<Fill>)) {
+        for shard in &self.shards {
+            shard.lock().values().flatten().for_each(&mut look);
+        }
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().values().map(Vec::len).sum::<usize>()).sum()

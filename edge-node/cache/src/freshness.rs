@@ -6,7 +6,7 @@ use crate::date;
 use crate::directives::{MAX_DELTA_SECONDS, ResponseDirectives, Scoped, delta_seconds};
 use http::header::{AGE, DATE, EXPIRES, HeaderName, LAST_MODIFIED, SET_COOKIE, VARY};
 use http::{HeaderMap, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use verge_config::site::{CacheMode, CachePolicy};
 
 /// `CDN-Cache-Control` (RFC 9213).
@@ -18,7 +18,7 @@ pub const VERGE_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("verge-c
 const MAX_HEURISTIC_SECONDS: u64 = 86_400;
 
 /// Who said how long a response is fresh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TtlSource {
     /// The site's rule for the status.

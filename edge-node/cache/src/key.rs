@@ -1,14 +1,22 @@
-//! The primary cache key: site, scheme, host, path and query as the policy counts it; pure. Raw parts,
-//! never decoded: what is keyed is what is forwarded.
+//! The primary cache key: site, scheme, host, path, query and extras as the route's rule counts them; pure.
+//! Raw parts, never decoded: what is keyed is what is forwarded.
 
 use crate::api::Request;
+use crate::key_parts;
 use ahash::RandomState;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
-use verge_config::site::{CachePolicy, QueryKey};
+use verge_config::site::KeyRule;
 
-/// A key that borrows from a request: looking up a stored response copies nothing.
+/// Parts the query from the extras in a kept key; neither has it inside: a query is of one line, and
+/// extras are escaped.
+const EXTRAS_MARK: char = '\n';
+const HAS_QUERY: u8 = 1;
+const HAS_EXTRAS: u8 = 2;
+
+/// A key that borrows from a request: looking up a stored response copies nothing, unless the rule
+/// rearranges the query or counts fields or cookies.
 #[derive(Debug, Clone)]
 pub struct KeyRef<'a> {
     /// The site.
@@ -21,27 +29,23 @@ pub struct KeyRef<'a> {
     pub path: &'a str,
     /// The query as it counts.
     pub query: Option<Cow<'a, str>>,
-    /// How it counts: objects of one policy are not taken for another's.
-    pub kind: u64,
+    /// The fields and cookies that count, where any do.
+    pub extras: Option<Cow<'a, str>>,
+    /// How it counts: objects of one rule are not taken for another's.
+    pub rule: &'a Arc<KeyRule>,
 }
 
-/// A key that is kept.
-#[derive(Debug, Clone)]
+/// A key that is kept: one buffer for all its parts.
+#[derive(Clone)]
 pub struct Key {
-    /// The site.
-    pub site: Arc<str>,
-    /// The scheme.
-    pub scheme: Box<str>,
-    /// The normalised host.
-    pub host: Box<str>,
-    /// The raw path.
-    pub path: Box<str>,
-    /// The query as it counts.
-    pub query: Option<Box<str>>,
-    /// See [`KeyRef::kind`].
-    pub kind: u64,
-    /// The policy under which the query counts: purges by URL are compared under it.
-    pub policy: Arc<CachePolicy>,
+    site: Arc<str>,
+    /// Scheme, host, path and query behind each other, then [`EXTRAS_MARK`] and the extras.
+    text: Box<str>,
+    rule: Arc<KeyRule>,
+    path_len: u32,
+    host_len: u16,
+    scheme_len: u8,
+    flags: u8,
 }
 
 // === impl KeyRef ===
@@ -50,13 +54,15 @@ impl<'a> KeyRef<'a> {
     /// The key of a request.
     #[must_use]
     pub fn of(request: &Request<'a>) -> KeyRef<'a> {
+        let rule = &request.policy.key;
         KeyRef {
             site: request.site,
             scheme: request.scheme,
             host: request.host,
             path: request.path,
-            query: query(&request.policy.query, request.query),
-            kind: kind(&request.policy.query),
+            query: key_parts::query(rule.query(), request.query),
+            extras: key_parts::extras(rule, request.headers).map(Cow::Owned),
+            rule,
         }
     }
 
@@ -68,24 +74,50 @@ impl<'a> KeyRef<'a> {
         self.scheme.hash(&mut hasher);
         self.host.hash(&mut hasher);
         self.path.hash(&mut hasher);
-        hasher.write_u64(self.kind);
+        hasher.write_u64(self.rule.kind());
         if let Some(query) = &self.query {
             query.hash(&mut hasher);
+        }
+        if let Some(extras) = &self.extras {
+            hasher.write_u8(0);
+            extras.hash(&mut hasher);
         }
         hasher.finish()
     }
 
     /// The same key, kept.
     #[must_use]
-    pub fn keep(&self, policy: &Arc<CachePolicy>) -> Key {
+    pub fn keep(&self) -> Key {
+        let (query, extras) = (self.query.as_deref(), self.extras.as_deref());
+        let length = [self.scheme, self.host, self.path, query.unwrap_or(""), extras.unwrap_or("")]
+            .iter()
+            .map(|part| part.len())
+            .sum::<usize>()
+            + usize::from(extras.is_some());
+        let mut text = String::with_capacity(length);
+        text.push_str(self.scheme);
+        text.push_str(self.host);
+        text.push_str(self.path);
+        text.push_str(query.unwrap_or(""));
+        let mut flags = 0;
+        if query.is_some() {
+            flags |= HAS_QUERY;
+        }
+        if let Some(extras) = extras {
+            flags |= HAS_EXTRAS;
+            text.push(EXTRAS_MARK);
+            text.push_str(extras);
+        }
+        // A part longer than any that is admitted is cut short by its length here; the key then equals
+        // no request's, since comparing looks at the whole part.
         Key {
             site: Arc::clone(self.site),
-            scheme: self.scheme.into(),
-            host: self.host.into(),
-            path: self.path.into(),
-            query: self.query.as_deref().map(Into::into),
-            kind: self.kind,
-            policy: Arc::clone(policy),
+            text: text.into_boxed_str(),
+            rule: Arc::clone(self.rule),
+            path_len: u32::try_from(self.path.len()).unwrap_or(u32::MAX),
+            host_len: u16::try_from(self.host.len()).unwrap_or(u16::MAX),
+            scheme_len: u8::try_from(self.scheme.len()).unwrap_or(u8::MAX),
+            flags,
         }
     }
 }
@@ -93,77 +125,137 @@ impl<'a> KeyRef<'a> {
 // === impl Key ===
 
 impl Key {
+    /// The site.
+    #[must_use]
+    pub fn site(&self) -> &Arc<str> {
+        &self.site
+    }
+
+    /// The scheme.
+    #[must_use]
+    pub fn scheme(&self) -> &str {
+        self.part(0, self.host_at())
+    }
+
+    /// The normalised host.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.part(self.host_at(), self.path_at())
+    }
+
+    /// The raw path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.part(self.path_at(), self.query_at())
+    }
+
+    /// The query as it counts.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        (self.flags & HAS_QUERY != 0).then(|| self.tail().0)
+    }
+
+    /// The fields and cookies that count, where any do.
+    #[must_use]
+    pub fn extras(&self) -> Option<&str> {
+        self.tail().1
+    }
+
+    /// The rule that it was made under: purges by URL are compared under it.
+    #[must_use]
+    pub fn rule(&self) -> &Arc<KeyRule> {
+        &self.rule
+    }
+
+    /// The same key, borrowed.
+    #[must_use]
+    pub fn as_key_ref(&self) -> KeyRef<'_> {
+        KeyRef {
+            site: &self.site,
+            scheme: self.scheme(),
+            host: self.host(),
+            path: self.path(),
+            query: self.query().map(Cow::Borrowed),
+            extras: self.extras().map(Cow::Borrowed),
+            rule: &self.rule,
+        }
+    }
+
+    /// See [`KeyRef::hash`].
+    #[must_use]
+    pub fn hash(&self, state: &RandomState) -> u64 {
+        self.as_key_ref().hash(state)
+    }
+
     /// Whether it is the same key.
     #[must_use]
     pub fn is(&self, other: &KeyRef<'_>) -> bool {
-        self.kind == other.kind
-            && *self.path == *other.path
-            && self.query.as_deref() == other.query.as_deref()
-            && *self.host == *other.host
-            && *self.scheme == *other.scheme
+        let (query, extras) = self.tail();
+        let query = (self.flags & HAS_QUERY != 0).then_some(query);
+        self.rule.kind() == other.rule.kind()
+            && self.path() == other.path
+            && query == other.query.as_deref()
+            && self.host() == other.host
+            && self.scheme() == other.scheme
+            && extras == other.extras.as_deref()
             && (Arc::ptr_eq(&self.site, other.site) || self.site == *other.site)
     }
 
-    /// Bytes that it takes.
+    /// Bytes that it takes besides its struct and what it shares with others.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.scheme.len()
-            + self.host.len()
-            + self.path.len()
-            + self.query.as_ref().map_or(0, |query| query.len())
+        self.text.len()
+    }
+
+    /// Query and extras.
+    fn tail(&self) -> (&str, Option<&str>) {
+        let tail = self.part(self.query_at(), self.text.len());
+        if self.flags & HAS_EXTRAS == 0 {
+            return (tail, None);
+        }
+        tail.rsplit_once(EXTRAS_MARK).map_or((tail, None), |(query, extras)| (query, Some(extras)))
+    }
+
+    fn part(&self, from: usize, to: usize) -> &str {
+        self.text.get(from..to).unwrap_or("")
+    }
+
+    fn host_at(&self) -> usize {
+        usize::from(self.scheme_len)
+    }
+
+    fn path_at(&self) -> usize {
+        self.host_at() + usize::from(self.host_len)
+    }
+
+    fn query_at(&self) -> usize {
+        self.path_at().saturating_add(usize::try_from(self.path_len).unwrap_or(usize::MAX))
     }
 }
 
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        self.is(&other.as_key_ref())
+    }
+}
+
+impl Eq for Key {}
+
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}://{}{}", self.site, self.scheme, self.host, self.path)?;
-        match &self.query {
-            Some(query) => write!(f, "?{query}"),
+        write!(f, "{} {}://{}{}", self.site, self.scheme(), self.host(), self.path())?;
+        if let Some(query) = self.query() {
+            write!(f, "?{query}")?;
+        }
+        match self.extras() {
+            Some(extras) => write!(f, " {extras}"),
             None => Ok(()),
         }
     }
 }
 
-/// A raw query as a policy counts it.
-#[must_use]
-pub fn query<'a>(policy: &QueryKey, raw: Option<&'a str>) -> Option<Cow<'a, str>> {
-    match policy {
-        QueryKey::All => raw.map(Cow::Borrowed),
-        QueryKey::Ignore => None,
-        QueryKey::Sort => chosen(raw?, |_| true),
-        QueryKey::Include(names) => chosen(raw?, |name| names.iter().any(|n| n == name)),
-        QueryKey::Exclude(names) => chosen(raw?, |name| !names.iter().any(|n| n == name)),
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({self}; {:?})", self.rule)
     }
-}
-
-/// The parameters whose names are wanted, in order of their names; repeated ones keep their order.
-fn chosen<'a>(raw: &'a str, wanted: impl Fn(&str) -> bool) -> Option<Cow<'a, str>> {
-    let mut parameters: Vec<&str> =
-        raw.split('&').filter(|parameter| wanted(name_of(parameter))).collect();
-    parameters.sort_by(|a, b| name_of(a).cmp(name_of(b)));
-    if parameters.is_empty() { None } else { Some(Cow::Owned(parameters.join("&"))) }
-}
-
-fn name_of(parameter: &str) -> &str {
-    parameter.split_once('=').map_or(parameter, |(name, _)| name)
-}
-
-/// Tells policies apart; a fixed hash, since it need not resist anybody but be the same everywhere.
-#[must_use]
-pub fn kind(policy: &QueryKey) -> u64 {
-    let (tag, names): (u64, &[String]) = match policy {
-        QueryKey::All => return 0,
-        QueryKey::Ignore => return 1,
-        QueryKey::Sort => return 2,
-        QueryKey::Include(names) => (3, names),
-        QueryKey::Exclude(names) => (4, names),
-    };
-    // FNV-1a.
-    let mut hash = 0xcbf2_9ce4_8422_2325 ^ tag;
-    for name in names {
-        for byte in name.bytes().chain([b'&']) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    hash
 }

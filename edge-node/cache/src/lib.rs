@@ -1,37 +1,67 @@
 //! The HTTP cache by itself: what is stored, for how long it is fresh, who waits for whom, and what a
 //! purge does to it. Knows no pingora, no sites and no sockets; it fetches from a [`Source`].
 
+pub mod accept;
+mod adopt;
 mod api;
+mod buffer;
 mod cache;
 pub mod cache_status;
+mod catalogue;
 mod clock;
+pub mod compress;
+pub mod compressed_body;
 pub mod conditional;
+mod content;
 pub mod date;
 pub mod directives;
+pub mod disk;
+pub mod encoder;
 mod error;
 mod explain;
 mod fetch;
 mod fill;
 mod flights;
 pub mod freshness;
+mod invalidate;
+mod keep;
 pub mod key;
+pub mod key_codec;
+pub mod key_parts;
 mod lookup;
+pub mod methods;
+#[cfg(all(test, feature = "model"))]
+mod model;
+pub mod multipart;
 mod object;
+mod preview;
+mod purge;
 pub mod purge_index;
 pub mod range;
+mod ranged;
+pub mod reference;
 mod respond;
 mod serve;
+mod shape;
 mod site;
+mod slices;
+mod start;
 mod stats;
 mod store;
 pub mod structured;
+mod sync;
 pub mod tags;
+mod tier;
 pub mod vary;
+mod warm;
 
+pub use adopt::Begun;
 pub use api::*;
 pub use cache::{Cache, Hit, Settings};
 pub use clock::{Clock, ManualClock, Now};
+pub use disk::{DiskError, DiskSettings};
 pub use error::{BodyError, CacheError};
-pub use explain::{Explanation, State};
+pub use explain::{Explanation, State, Tier};
 pub use object::{Epoch, StoredObject};
+pub use preview::Preview;
 pub use stats::Stats;

@@ -3,12 +3,14 @@
 
 use crate::api::Request;
 use crate::cache_status::Forward;
-use crate::directives::RequestDirectives;
+use crate::directives::{RequestDirectives, ResponseDirectives};
 use crate::key::KeyRef;
 use crate::object::StoredObject;
 use crate::purge_index::Verdict;
+use crate::slices;
 use crate::store::{Entry, Store};
 use crate::vary::Selection;
+use http::header::RANGE;
 use std::sync::Arc;
 
 /// A request with what is needed to look for it.
@@ -23,6 +25,8 @@ pub(crate) struct Ask<'a> {
 pub(crate) enum Lookup {
     /// Fresh, and fresh enough for the request.
     Fresh(Arc<StoredObject>),
+    /// A fresh part of what is asked for: the rest can be had in slices.
+    Partial(Arc<StoredObject>),
     /// Stale, and may be served as it is.
     Stale {
         object: Arc<StoredObject>,
@@ -49,11 +53,29 @@ pub(crate) fn lookup(store: &Store, ask: &Ask<'_>, mono: u64) -> Lookup {
     let Some(entry) = store.get(ask.hash, &ask.key) else {
         return Lookup::Miss { forward: Forward::UriMiss, hint: None };
     };
-    for object in entry.variants.iter().filter(|o| o.selected_by(ask.request.headers)) {
+    let selected = |object: &&Arc<StoredObject>| object.selected_by(ask.request.headers);
+    for object in entry.variants.iter().filter(|o| o.span.is_none()).filter(selected) {
         match entry.site.verdict(&entry.key, object) {
             Verdict::Dead => {}
             Verdict::Alive => return weigh(object, ask, None, mono),
             Verdict::Soft { since } => return weigh(object, ask, Some(since), mono),
+        }
+    }
+    if ask.request.headers.contains_key(RANGE) {
+        let parts = entry.variants.iter().filter(|object| object.span.is_some()).filter(selected);
+        let fresh = |object: &&Arc<StoredObject>| {
+            entry.site.verdict(&entry.key, object) == Verdict::Alive
+                && matches!(weigh(object, ask, None, mono), Lookup::Fresh(_))
+        };
+        let mut longer = None;
+        for object in parts.filter(fresh) {
+            if slices::answers(object, &ask.request) {
+                return Lookup::Fresh(Arc::clone(object));
+            }
+            longer = longer.or_else(|| slices::extends(object, &ask.request).map(|_| object));
+        }
+        if let Some(object) = longer {
+            return Lookup::Partial(Arc::clone(object));
         }
     }
     miss(&entry, ask)
@@ -62,16 +84,13 @@ pub(crate) fn lookup(store: &Store, ask: &Ask<'_>, mono: u64) -> Lookup {
 fn miss(entry: &Entry, ask: &Ask<'_>) -> Lookup {
     let alive =
         |object: &&Arc<StoredObject>| entry.site.verdict(&entry.key, object) != Verdict::Dead;
-    match entry.variants.iter().find(alive) {
-        Some(object) => {
-            let hint = object.selection.as_ref().map(|selection| {
-                let names: Vec<_> = selection.names().cloned().collect();
-                Selection::of(&names, ask.request.headers)
-            });
-            Lookup::Miss { forward: Forward::VaryMiss, hint }
-        }
-        None => Lookup::Miss { forward: Forward::UriMiss, hint: None },
-    }
+    let Some(object) = entry.variants.iter().find(alive) else {
+        return Lookup::Miss { forward: Forward::UriMiss, hint: None };
+    };
+    let hint = object.selection.as_ref().map(|selection| selection.like(ask.request.headers));
+    let part = object.span.is_some() && object.selected_by(ask.request.headers);
+    let forward = if part { Forward::Partial } else { Forward::VaryMiss };
+    Lookup::Miss { forward, hint }
 }
 
 /// How long the object has been stale, in milliseconds; `None` while it is fresh.
@@ -87,9 +106,12 @@ pub(crate) fn staleness(object: &StoredObject, soft: Option<u64>, mono: u64) -> 
 fn weigh(object: &Arc<StoredObject>, ask: &Ask<'_>, soft: Option<u64>, mono: u64) -> Lookup {
     let freshness = &object.freshness;
     let wanted = &ask.directives;
-    let too_old = wanted.max_age.is_some_and(|most| freshness.age(mono) > most)
+    let old = wanted.max_age.is_some_and(|most| freshness.age(mono) > most)
         // With max-age=0 nothing stored is ever young enough, not even within its first second.
         || wanted.max_age == Some(0);
+    // A reload of what does not change while it is fresh (RFC 8246 section 2).
+    let immutable = old && soft.is_none() && freshness.is_fresh(mono) && is_immutable(object);
+    let too_old = old && !immutable;
     let object = Arc::clone(object);
     let Some(stale_ms) = staleness(&object, soft, mono) else {
         let left = freshness.ttl(mono).max(0).unsigned_abs();
@@ -114,10 +136,19 @@ fn weigh(object: &Arc<StoredObject>, ask: &Ask<'_>, soft: Option<u64>, mono: u64
     Lookup::Revalidate { object, forced }
 }
 
+fn is_immutable(object: &StoredObject) -> bool {
+    ResponseDirectives::of(&object.headers()).immutable
+}
+
 /// Whether a stale object may stand in for a source that fails (RFC 5861 section 4).
-pub(crate) fn may_stand_in(object: &StoredObject, soft: Option<u64>, mono: u64) -> bool {
+pub(crate) fn may_stand_in(
+    object: &StoredObject,
+    soft: Option<u64>,
+    wanted: u64,
+    mono: u64,
+) -> bool {
     let freshness = &object.freshness;
-    let window = freshness.stale_if_error;
+    let window = freshness.stale_if_error.max(wanted);
     if freshness.stale_forbidden || freshness.always_revalidate || window == 0 {
         return false;
     }

@@ -1,21 +1,24 @@
 //! A stored response: what visitors get of it, how fresh it is and what purges select it by. Immutable;
 //! a revalidation makes a new one that shares the content.
 
+use crate::content::Content;
 use crate::freshness::{Freshness, VERGE_CDN_CACHE_CONTROL};
 use crate::tags::{CACHE_TAG, SURROGATE_KEY, Tags};
 use crate::vary::Selection;
 use bytes::Bytes;
-use http::header::{ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, DATE, HeaderName};
+use http::header::{ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, DATE, ETAG, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use std::sync::OnceLock;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use verge_config::Revision;
 
-/// What an object takes besides its fields and content, in bytes: an estimate of its structs.
-const OVERHEAD: usize = 600;
-/// What a field takes besides its name and value.
-const FIELD_OVERHEAD: usize = 48;
+/// What an object takes in memory besides its header section and content, in bytes: its own struct and
+/// the reference counts of its parts.
+const OVERHEAD: usize = size_of::<StoredObject>() + 64;
+
+/// Marks, among the hidden fields, what was compressed here rather than by the source.
+pub(crate) const VERGE_CODED: HeaderName = HeaderName::from_static("verge-coded");
 
 /// A moment in the order in which one site's purges are applied on this edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,19 +40,46 @@ pub(crate) struct Fields {
     pub(crate) personal: HeaderMap,
 }
 
-/// A stored response.
+/// A stored response. Its header section lies in memory as HTTP/1.1 writes it: what most answers need,
+/// and a quarter of what a map of fields takes.
 #[derive(Debug)]
 pub struct StoredObject {
     pub(crate) status: StatusCode,
-    pub(crate) fields: Fields,
-    pub(crate) body: Bytes,
+    head_len: u32,
+    hidden_len: u32,
+    /// Status line and fields for visitors, then the hidden fields; content behind them where
+    /// [`Content::Inline`] says so.
+    block: Bytes,
+    pub(crate) content: Content,
     pub(crate) freshness: Freshness,
-    pub(crate) selection: Option<Selection>,
+    pub(crate) selection: Option<Box<Selection>>,
     pub(crate) tags: Tags,
+    /// Which bytes of the representation the content is; `None` when it is all of them.
+    pub(crate) span: Option<Box<Span>>,
     pub(crate) epoch: Epoch,
     /// The site's count of applied purges up to which this object is known to be untouched.
-    pub(crate) checked: AtomicU64,
-    pub(crate) head1: OnceLock<Bytes>,
+    checked: AtomicU64,
+}
+
+/// What an object is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) status: StatusCode,
+    pub(crate) fields: Fields,
+    pub(crate) freshness: Freshness,
+    pub(crate) selection: Option<Box<Selection>>,
+    pub(crate) tags: Tags,
+    pub(crate) span: Option<Box<Span>>,
+    pub(crate) epoch: Epoch,
+}
+
+/// Where the content of a part lies in the whole representation (RFC 9110 section 14.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    /// Its first byte.
+    pub(crate) start: u64,
+    /// The length of the whole, where the source said it.
+    pub(crate) total: Option<u64>,
 }
 
 // === impl Fields ===
@@ -64,7 +94,7 @@ impl Fields {
         browser_ttl: Option<Duration>,
     ) -> Fields {
         let mut hidden = HeaderMap::new();
-        for name in [CACHE_TAG, SURROGATE_KEY, VERGE_CDN_CACHE_CONTROL] {
+        for name in [CACHE_TAG, SURROGATE_KEY, VERGE_CDN_CACHE_CONTROL, VERGE_CODED] {
             take(&mut headers, &mut hidden, &name);
         }
         headers.remove(AGE);
@@ -92,14 +122,6 @@ impl Fields {
             all.append(name, value.clone());
         }
         all
-    }
-
-    fn weight(&self) -> usize {
-        self.visible
-            .iter()
-            .chain(&self.hidden)
-            .map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD)
-            .sum()
     }
 }
 
@@ -135,6 +157,58 @@ fn rewritten(hidden: &HeaderMap, ttl: Duration) -> HeaderValue {
 // === impl StoredObject ===
 
 impl StoredObject {
+    /// An object with its content in memory, in one piece with its header section.
+    pub(crate) fn inline(parts: Parts, content: &[&[u8]]) -> StoredObject {
+        let length: usize = content.iter().map(|piece| piece.len()).sum();
+        let mut block = Vec::with_capacity(room(&parts.fields, parts.status) + length);
+        let (head_len, hidden_len) = write_block(&mut block, parts.status, &parts.fields);
+        content.iter().for_each(|piece| block.extend_from_slice(piece));
+        StoredObject::new(parts, block, (head_len, hidden_len), Content::Inline)
+    }
+
+    /// An object whose content is elsewhere.
+    pub(crate) fn with_content(parts: Parts, content: Content) -> StoredObject {
+        let mut block = Vec::with_capacity(room(&parts.fields, parts.status));
+        let lengths = write_block(&mut block, parts.status, &parts.fields);
+        StoredObject::new(parts, block, lengths, content)
+    }
+
+    /// An object as a record of it has it.
+    pub(crate) fn from_block(
+        parts: Parts,
+        (head, hidden): (&[u8], &[u8]),
+        content: Content,
+    ) -> StoredObject {
+        let block = [head, hidden].concat();
+        let length = |piece: &[u8]| u32::try_from(piece.len()).unwrap_or(u32::MAX);
+        StoredObject::new(parts, block, (length(head), length(hidden)), content)
+    }
+
+    fn new(
+        parts: Parts,
+        block: Vec<u8>,
+        (head_len, hidden_len): (u32, u32),
+        content: Content,
+    ) -> StoredObject {
+        let Parts { status, freshness, selection, mut tags, span, epoch, fields: _ } = parts;
+        tags.ignored = 0;
+        let block = Bytes::from(block);
+        let checked = AtomicU64::new(u64::MAX);
+        StoredObject {
+            status,
+            head_len,
+            hidden_len,
+            block,
+            content,
+            freshness,
+            selection,
+            tags,
+            span,
+            epoch,
+            checked,
+        }
+    }
+
     /// The status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -143,33 +217,73 @@ impl StoredObject {
 
     /// The fields for visitors, without `Age` and `Cache-Status`.
     #[must_use]
-    pub fn headers(&self) -> &HeaderMap {
-        &self.fields.visible
+    pub fn headers(&self) -> HeaderMap {
+        let lines = self.block.slice(..self.head_end());
+        match memchr::memchr(b'\n', &lines) {
+            Some(end) => read_fields(&lines.slice(end + 1..)),
+            None => HeaderMap::new(),
+        }
+    }
+
+    /// Visible and hidden fields.
+    pub(crate) fn fields(&self) -> Fields {
+        let hidden = self.block.slice(self.head_end()..self.hidden_end());
+        Fields { visible: self.headers(), hidden: read_fields(&hidden), personal: HeaderMap::new() }
+    }
+
+    /// Header section and hidden fields as bytes.
+    pub(crate) fn sections(&self) -> (&[u8], &[u8]) {
+        let (head, rest) = self.block.split_at(self.head_end());
+        (head, rest.get(..self.hidden_end() - self.head_end()).unwrap_or_default())
+    }
+
+    fn head_end(&self) -> usize {
+        (self.head_len as usize).min(self.block.len())
+    }
+
+    fn hidden_end(&self) -> usize {
+        (self.head_end() + self.hidden_len as usize).min(self.block.len())
     }
 
     /// The content, where it is in memory as one piece.
     #[must_use]
     pub fn body(&self) -> Option<Bytes> {
-        Some(self.body.clone())
+        match &self.content {
+            Content::Inline => Some(self.block.slice(self.hidden_end()..)),
+            Content::Shared(bytes) => Some(bytes.clone()),
+            Content::Filed(_) => None,
+        }
+    }
+
+    /// The content, to be shared with an object that confirms this one.
+    pub(crate) fn shared_content(&self) -> Content {
+        match &self.content {
+            Content::Inline => Content::Shared(self.block.slice(self.hidden_end()..)),
+            elsewhere => elsewhere.clone(),
+        }
     }
 
     /// The content's length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.body.len() as u64
+        match &self.content {
+            Content::Inline => (self.block.len() - self.hidden_end()) as u64,
+            Content::Shared(bytes) => bytes.len() as u64,
+            Content::Filed(filed) => filed.len,
+        }
     }
 
     /// Whether there is no content.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.body.is_empty()
+        self.len() == 0
     }
 
     /// `HTTP/1.1 200 OK` and the fields for visitors, each line with its CRLF, without the empty line
     /// at the end: `Age`, `Cache-Status` and whatever else differs between answers goes behind it.
-    /// Made once.
-    pub fn head1(&self) -> &Bytes {
-        self.head1.get_or_init(|| head1(self.status, &self.fields.visible))
+    #[must_use]
+    pub fn head1(&self) -> Bytes {
+        self.block.slice(..self.head_end())
     }
 
     /// How fresh it is.
@@ -182,13 +296,16 @@ impl StoredObject {
     #[must_use]
     pub fn weight(&self) -> usize {
         let tags: usize = self.tags.kept.iter().map(|tag| tag.len() + 16).sum();
-        let head = self.fields.weight();
-        // The fields count twice: a busy object keeps them serialised as well.
+        let shared = match &self.content {
+            Content::Shared(bytes) => bytes.len(),
+            Content::Filed(filed) => filed.weight(),
+            Content::Inline => 0,
+        };
         OVERHEAD
-            + 2 * head
-            + self.body.len()
+            + self.block.len()
+            + shared
             + tags
-            + self.selection.as_ref().map_or(0, Selection::weight)
+            + self.selection.as_ref().map_or(0, |selection| selection.weight())
     }
 
     /// Whether `request` selects it.
@@ -205,10 +322,39 @@ impl StoredObject {
         }
     }
 
-    /// Whether it has something that a source can confirm.
-    pub(crate) fn has_validator(&self) -> bool {
-        self.fields.visible.contains_key(http::header::ETAG)
-            || self.fields.visible.contains_key(http::header::LAST_MODIFIED)
+    /// Whether it is of no use beside `newer`, which the same requests select: a whole representation
+    /// takes the place of everything, a part that of the parts that it holds.
+    pub(crate) fn gives_way_to(&self, newer: &StoredObject) -> bool {
+        match (&self.span, &newer.span) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(own), Some(other)) => {
+                let holds = other.start <= own.start
+                    && own.start.saturating_add(self.len())
+                        <= other.start.saturating_add(newer.len());
+                holds || self.field(&ETAG) != newer.field(&ETAG)
+            }
+        }
+    }
+
+    /// A field for visitors, its first line.
+    pub(crate) fn field(&self, name: &HeaderName) -> Option<Bytes> {
+        let lines = self.block.slice(..self.head_end());
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', &lines) {
+            let line = lines.get(start..end.saturating_sub(1).max(start)).unwrap_or_default();
+            let from = start;
+            start = end + 1;
+            let Some((own, [b':', b' ', value @ ..])) = line.split_at_checked(name.as_str().len())
+            else {
+                continue;
+            };
+            if own.eq_ignore_ascii_case(name.as_str().as_bytes()) {
+                let value_start = from + name.as_str().len() + 2;
+                return Some(lines.slice(value_start..value_start + value.len()));
+            }
+        }
+        None
     }
 
     pub(crate) fn is_checked(&self, applied: u64) -> bool {
@@ -220,20 +366,54 @@ impl StoredObject {
     }
 }
 
-fn head1(status: StatusCode, headers: &HeaderMap) -> Bytes {
-    let mut out = Vec::with_capacity(64 + headers.len() * 48);
+/// Nearly the bytes that the fields take as lines.
+fn room(fields: &Fields, status: StatusCode) -> usize {
+    let lines = |map: &HeaderMap| -> usize {
+        map.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+    };
+    let status_line = 15 + status.canonical_reason().unwrap_or_default().len();
+    status_line + lines(&fields.visible) + lines(&fields.hidden)
+}
+
+/// Writes status line and fields; returns the lengths of the visible and the hidden part.
+fn write_block(out: &mut Vec<u8>, status: StatusCode, fields: &Fields) -> (u32, u32) {
+    let start = out.len();
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    for (name, value) in headers {
+    write_fields(out, &fields.visible);
+    let visible = out.len();
+    write_fields(out, &fields.hidden);
+    let length = |from: usize, to: usize| u32::try_from(to - from).unwrap_or(u32::MAX);
+    (length(start, visible), length(visible, out.len()))
+}
+
+fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
+    for (name, value) in fields {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    out.into()
+}
+
+/// Reads back what [`write_fields`] wrote; values share the bytes.
+fn read_fields(lines: &Bytes) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(16);
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', lines) {
+        let line = lines.slice(start..end.saturating_sub(1).max(start));
+        start = end + 1;
+        let Some(colon) = memchr::memchr(b':', &line) else { continue };
+        let name = HeaderName::from_bytes(line.get(..colon).unwrap_or_default());
+        let value = HeaderValue::from_maybe_shared(line.slice((colon + 2).min(line.len())..));
+        if let (Ok(name), Ok(value)) = (name, value) {
+            fields.append(name, value);
+        }
+    }
+    fields
 }
 
 /// What a 304 may not change in a stored response (RFC 9111 section 3.2): what describes the stored

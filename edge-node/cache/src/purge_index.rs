@@ -1,7 +1,8 @@
 //! What of one site has been purged, and when: the index that every lookup asks (design: "Purge, correct
 //! against every race"). Pure data behind the site's lock; knows no store and no clock.
 
-use crate::key::{self, Key};
+use crate::key::Key;
+use crate::key_parts;
 use crate::object::StoredObject;
 use crate::tags;
 use ahash::AHashMap;
@@ -50,6 +51,8 @@ pub struct PurgeIndex {
     entries: usize,
     /// Selectors up to here are forgotten: nothing older may be served, whatever they said.
     forgotten: u64,
+    /// How many were left when it last forgot.
+    left: usize,
 }
 
 /// The query of a URL selector.
@@ -126,6 +129,51 @@ impl PurgeIndex {
         self.entries == 0
     }
 
+    /// Selectors up to here are forgotten, and nothing older may be served.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// Whether it holds twice what it held after it last forgot.
+    #[must_use]
+    pub fn has_grown(&self) -> bool {
+        self.entries >= 64.max(2 * self.left)
+    }
+
+    /// Selectors that come to the same, each with its mode and when it was purged.
+    #[must_use]
+    pub fn dump(&self) -> Vec<(Selector, Mode, u64)> {
+        let mut out = Vec::new();
+        let mut add = |selector: Selector, mark: &Mark| {
+            for (at, mode) in [(mark.hard, Mode::Hard), (mark.soft, Mode::Soft)] {
+                if at > 0 {
+                    out.push((selector.clone(), mode, at));
+                }
+            }
+        };
+        add(Selector::Everything(true), &self.everything);
+        for (host, mark) in &self.hosts {
+            add(Selector::Host(host.to_string()), mark);
+        }
+        for (tag, mark) in &self.tags {
+            add(Selector::Tag(tag.to_string()), mark);
+        }
+        for (host, path, query, mark) in flat(&self.urls) {
+            let url = place(host, path);
+            match query {
+                Query::Absent => add(Selector::Url(url), mark),
+                Query::Exactly(query) => add(Selector::Url(format!("{url}?{query}")), mark),
+                // More than the path alone, which errs in the right direction.
+                Query::Any => add(Selector::Prefix(url), mark),
+            }
+        }
+        for (host, folder, rest, mark) in flat(&self.prefixes) {
+            add(Selector::Prefix(format!("{}{rest}", place(host, folder))), mark);
+        }
+        out
+    }
+
     /// Drops the selectors that no object or fill is old enough for.
     pub fn forget_until(&mut self, oldest: u64) {
         self.forgotten = self.forgotten.max(oldest);
@@ -155,6 +203,7 @@ impl PurgeIndex {
                 .flat_map(|p| p.values())
                 .map(|marks| marks.len())
                 .sum::<usize>();
+        self.left = self.entries;
     }
 
     /// What the purges mean for an object; costs its tags and its path's segments.
@@ -171,7 +220,7 @@ impl PurgeIndex {
         }
         let mut verdict = Verdict::Alive;
         self.everything.touch(epoch, &mut verdict);
-        if let Some(mark) = self.hosts.get(&*key.host) {
+        if let Some(mark) = self.hosts.get(key.host()) {
             mark.touch(epoch, &mut verdict);
         }
         if !self.tags.is_empty() {
@@ -181,8 +230,8 @@ impl PurgeIndex {
                 }
             }
         }
-        for host in [&*key.host, ""] {
-            if let Some(queries) = self.urls.get(host).and_then(|paths| paths.get(&*key.path)) {
+        for host in [key.host(), ""] {
+            if let Some(queries) = self.urls.get(host).and_then(|paths| paths.get(key.path())) {
                 touch_url(queries, key, epoch, &mut verdict);
             }
             if let Some(folders) = self.prefixes.get(host) {
@@ -238,6 +287,20 @@ impl PurgeIndex {
     }
 }
 
+/// All marks of a nested map, each with its place.
+fn flat<Rest>(hosts: &ByHost<Rest>) -> impl Iterator<Item = (&str, &str, &Rest, &Mark)> {
+    hosts.iter().flat_map(|(host, paths)| {
+        paths.iter().flat_map(move |(path, rests)| {
+            rests.iter().map(move |(rest, mark)| (&**host, &**path, rest, mark))
+        })
+    })
+}
+
+/// Host and path as a selector has them.
+fn place(host: &str, path: &str) -> String {
+    if host.is_empty() { path.to_owned() } else { format!("http://{host}{path}") }
+}
+
 fn raise<K: Eq + std::hash::Hash>(
     marks: &mut AHashMap<K, Mark>,
     key: K,
@@ -263,7 +326,7 @@ fn touch_url(queries: &AHashMap<Query, Mark>, key: &Key, epoch: u64, verdict: &m
             Query::Absent => None,
             Query::Exactly(query) => Some(&**query),
         };
-        if key::query(&key.policy.query, raw).as_deref() == key.query.as_deref() {
+        if key_parts::query(key.rule().query(), raw).as_deref() == key.query() {
             mark.touch(epoch, verdict);
         }
     }
@@ -275,8 +338,8 @@ fn touch_prefixes(
     epoch: u64,
     verdict: &mut Verdict,
 ) {
-    for (at, _) in key.path.match_indices('/') {
-        let (folder, rest) = key.path.split_at(at + 1);
+    for (at, _) in key.path().match_indices('/') {
+        let (folder, rest) = key.path().split_at(at + 1);
         let Some(rests) = folders.get(folder) else { continue };
         for (wanted, mark) in rests {
             if begins(key, rest, wanted) {
@@ -293,6 +356,6 @@ fn begins(key: &Key, rest: &str, wanted: &str) -> bool {
     if rest != path {
         return false;
     }
-    let raw = matches!(key.policy.query, verge_config::site::QueryKey::All);
-    !raw || key.query.as_deref().is_some_and(|own| own.starts_with(query))
+    let raw = matches!(key.rule().query(), verge_config::site::QueryKey::All);
+    !raw || key.query().is_some_and(|own| own.starts_with(query))
 }

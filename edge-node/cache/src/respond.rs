@@ -5,9 +5,11 @@ use crate::api::{Body, Outcome, Request, Response};
 use crate::cache_status::{CACHE_STATUS, CacheStatus};
 use crate::conditional::{self, Condition};
 use crate::fill::{Head, Reader, Reading};
-use crate::object::StoredObject;
-use crate::range::{ByteRange, Resolved};
-use bytes::Bytes;
+use crate::multipart::Multipart;
+use crate::object::{Span, StoredObject};
+use crate::range::{ByteRange, ContentRange, Part, RangeSet, Selected};
+use crate::slices::{self, Available};
+use crate::tier::Held;
 use http::header::{
     AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
     HeaderName, RANGE,
@@ -16,42 +18,69 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 
 /// What a visitor gets of a representation.
-enum Part {
-    /// All of it.
+enum Choice {
+    /// What is there.
     Whole,
     /// 304.
     NotModified,
-    /// 206: first and last byte.
-    Range(u64, u64),
+    /// 206: these bytes.
+    Part(Part),
+    /// 206 with several parts.
+    Parts(Multipart),
     /// 416.
     Unsatisfiable,
 }
 
-/// The answer out of a stored object.
+/// The longest content of several parts that is put together in memory.
+const MAX_PARTS_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Whether a stored response's content is needed to answer the request.
+pub(crate) fn needs_content(request: &Request<'_>, object: &StoredObject) -> bool {
+    if *request.method == Method::HEAD || object.is_empty() {
+        return false;
+    }
+    !matches!(
+        choice(request, object.status, &object.headers(), Some(Available::of(object))),
+        Choice::NotModified | Choice::Unsatisfiable
+    )
+}
+
+/// The answer out of a stored object, whose content is `held` where it is needed.
 pub(crate) fn from_object(
     request: &Request<'_>,
     object: &StoredObject,
+    held: Option<Held>,
     age: u64,
-    status: &CacheStatus,
-    outcome: Outcome,
+    (status, outcome): (&CacheStatus, Outcome),
 ) -> Response {
-    let mut headers = with_status(object.headers(), status);
+    let stored = object.headers();
+    let available = Available::of(object);
+    let choice = choice(request, object.status, &stored, Some(available));
+    let mut headers = with_status(stored, status);
     headers.insert(AGE, HeaderValue::from(age));
-    let part = part_of(request, object.status, object.headers(), Some(object.len()));
-    let code = apply(&part, object.status, Some(object.len()), &mut headers);
-    let body = match part {
+    let code = apply(&choice, object.status, Some(available), &mut headers);
+    let body = match (choice, held) {
         _ if request.method == Method::HEAD || object.is_empty() => Body::Empty,
-        Part::Whole => Body::Whole(object.body.clone()),
-        Part::NotModified | Part::Unsatisfiable => Body::Empty,
-        Part::Range(start, end) => Body::Whole(slice(&object.body, start, end)),
+        (Choice::NotModified | Choice::Unsatisfiable, _) | (_, None) => Body::Empty,
+        (Choice::Whole, Some(held)) => held.body(None),
+        (Choice::Part(Part { start, end }), Some(held)) => {
+            held.body(Some((start - available.start, end - available.start)))
+        }
+        (Choice::Parts(frame), Some(held)) => parts(&frame, held),
     };
     Response { status: code, headers, body, outcome }
 }
 
-fn slice(content: &Bytes, start: u64, end: u64) -> Bytes {
-    let start = usize::try_from(start).unwrap_or(usize::MAX).min(content.len());
-    let end = usize::try_from(end).unwrap_or(usize::MAX).saturating_add(1).min(content.len());
-    content.slice(start..end.max(start))
+/// Content with several parts.
+fn parts(frame: &Multipart, held: Held) -> Body {
+    let Held::Bytes(content) = held else { return Body::Empty };
+    let mut out = Vec::new();
+    for (index, part) in frame.parts().iter().enumerate() {
+        out.extend_from_slice(&frame.head(index));
+        out.extend_from_slice(&crate::tier::slice(&content, part.start, part.end));
+    }
+    out.extend_from_slice(&frame.end());
+    Body::Whole(out.into())
 }
 
 /// The answer out of a fill whose content is on its way.
@@ -60,10 +89,9 @@ pub(crate) fn from_head(
     head: &Head,
     reader: Reader,
     age: u64,
-    status: &CacheStatus,
-    outcome: Outcome,
+    (status, outcome): (&CacheStatus, Outcome),
 ) -> Response {
-    let mut headers = with_status(&head.fields.visible, status);
+    let mut headers = with_status(head.fields.visible.clone(), status);
     if !status.collapsed {
         headers.extend(head.fields.personal.clone());
     }
@@ -72,21 +100,50 @@ pub(crate) fn from_head(
     }
     let complete = reader.complete();
     let length = head.length.or_else(|| Some(complete.as_ref()?.len() as u64));
-    let part = part_of(request, head.status, &head.fields.visible, length);
-    let code = apply(&part, head.status, length, &mut headers);
-    let body = match (part, complete) {
-        (Part::NotModified | Part::Unsatisfiable, _) => Body::Empty,
+    let suffix = matches!(slices::single(request.headers), Some(ByteRange::Last(_)));
+    let available = length.and_then(|len| match head.span {
+        // The source's own answer to a range that it was asked for as it is.
+        Some(_) if suffix && !status.collapsed => None,
+        None if head.status == StatusCode::PARTIAL_CONTENT => None,
+        None => Some(Available { start: 0, len, total: Some(len) }),
+        Some(Span { start, total }) => Some(Available { start, len, total }),
+    });
+    let choice = match choice(request, head.status, &head.fields.visible, available) {
+        // Several parts are put together out of what is stored only.
+        Choice::Parts(_) => Choice::Whole,
+        choice => choice,
+    };
+    let code = apply(&choice, head.status, available, &mut headers);
+    let start = available.map_or(0, |available| available.start);
+    let body = match (choice, complete) {
+        (Choice::NotModified | Choice::Unsatisfiable, _) => Body::Empty,
         _ if request.method == Method::HEAD || bodiless(head.status) => Body::Empty,
-        (Part::Whole, Some(content)) => Body::Whole(content),
-        (Part::Range(start, end), Some(content)) => Body::Whole(slice(&content, start, end)),
-        (Part::Whole, None) => stream(reader, None),
-        (Part::Range(start, end), None) => stream(reader, Some((start, end))),
+        (Choice::Part(Part { start: first, end }), Some(content)) => {
+            Body::Whole(crate::tier::slice(&content, first - start, end - start))
+        }
+        (Choice::Part(Part { start, end }), None) => stream(reader, Some((start, end))),
+        (Choice::Whole | Choice::Parts(_), Some(content)) => Body::Whole(content),
+        (Choice::Whole | Choice::Parts(_), None) => stream(reader, None),
     };
     Response { status: code, headers, body, outcome }
 }
 
 fn stream(reader: Reader, part: Option<(u64, u64)>) -> Body {
     Body::Stream(Reading::new(reader, part).boxed_unsync())
+}
+
+/// The answer with a range that is put together from slices.
+pub(crate) fn from_slices(
+    headers: HeaderMap,
+    (part, total): (Part, u64),
+    plan: crate::api::StreamBody,
+    (status, outcome): (&CacheStatus, Outcome),
+) -> Response {
+    let mut headers = with_status(headers, status);
+    let available = Available { start: part.start, len: part.length(), total: Some(total) };
+    let code =
+        apply(&Choice::Part(part), StatusCode::PARTIAL_CONTENT, Some(available), &mut headers);
+    Response { status: code, headers, body: Body::Stream(plan), outcome }
 }
 
 /// Whether a status never has content.
@@ -97,48 +154,63 @@ pub(crate) fn bodiless(status: StatusCode) -> bool {
 }
 
 /// Fields with our member appended to `Cache-Status` (RFC 9211 section 2).
-pub(crate) fn with_status(headers: &HeaderMap, status: &CacheStatus) -> HeaderMap {
-    let mut headers = headers.clone();
+pub(crate) fn with_status(mut headers: HeaderMap, status: &CacheStatus) -> HeaderMap {
     headers.append(CACHE_STATUS, status.value());
     headers
 }
 
 /// The order of RFC 9110 section 13.2.2: conditions first, then the range.
-fn part_of(
+fn choice(
     request: &Request<'_>,
     status: StatusCode,
     headers: &HeaderMap,
-    length: Option<u64>,
-) -> Part {
-    if status != StatusCode::OK {
-        return Part::Whole;
+    available: Option<Available>,
+) -> Choice {
+    if status != StatusCode::OK && status != StatusCode::PARTIAL_CONTENT {
+        return Choice::Whole;
     }
     if conditional::evaluate(request.headers, headers) == Condition::NotModified {
-        return Part::NotModified;
+        return Choice::NotModified;
     }
     let range = request.headers.get(RANGE).filter(|_| request.method == Method::GET);
-    let (Some(range), Some(length)) = (range, length) else { return Part::Whole };
+    let (Some(range), Some(available)) = (range, available) else { return Choice::Whole };
     if request.headers.get_all(RANGE).iter().count() > 1
         || !conditional::if_range_holds(request.headers, headers)
     {
-        return Part::Whole;
+        return Choice::Whole;
     }
-    match ByteRange::parse(range.as_bytes()).map(|range| range.resolve(length)) {
-        None => Part::Whole,
-        Some(Resolved::Unsatisfiable) => Part::Unsatisfiable,
-        Some(Resolved::Part { start, end }) => Part::Range(start, end),
+    if status == StatusCode::PARTIAL_CONTENT {
+        let part = slices::single(request.headers).and_then(|range| available.resolve(range));
+        return part.filter(|part| available.holds(*part)).map_or(Choice::Whole, Choice::Part);
     }
+    match RangeSet::parse(range.as_bytes()).map(|set| set.resolve(available.len)) {
+        None => Choice::Whole,
+        Some(Selected::Unsatisfiable) => Choice::Unsatisfiable,
+        Some(Selected::Part(part)) => Choice::Part(part),
+        Some(Selected::Parts(_)) if available.len > MAX_PARTS_BYTES => Choice::Whole,
+        Some(Selected::Parts(parts)) => {
+            let kind = headers.get(CONTENT_TYPE);
+            Choice::Parts(Multipart::new(parts, available.len, kind, random()))
+        }
+    }
+}
+
+/// What no content can know beforehand.
+fn random() -> u128 {
+    let half = || u128::from(ahash::RandomState::new().hash_one(0u8));
+    (half() << 64) | half()
 }
 
 /// Makes status and fields those of the part.
 fn apply(
-    part: &Part,
+    choice: &Choice,
     status: StatusCode,
-    length: Option<u64>,
+    available: Option<Available>,
     headers: &mut HeaderMap,
 ) -> StatusCode {
-    match part {
-        Part::Whole => {
+    let length = available.map(|available| available.len);
+    match choice {
+        Choice::Whole => {
             if bodiless(status) {
                 headers.remove(CONTENT_LENGTH);
             } else if let Some(length) = length {
@@ -146,7 +218,7 @@ fn apply(
             }
             status
         }
-        Part::NotModified => {
+        Choice::NotModified => {
             // Metadata of the content, which the visitor has (RFC 9110 section 15.4.5).
             const METADATA: [HeaderName; 5] =
                 [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE];
@@ -155,22 +227,23 @@ fn apply(
             }
             StatusCode::NOT_MODIFIED
         }
-        Part::Range(start, end) => {
-            let length = length.unwrap_or_default();
-            insert(headers, CONTENT_RANGE, format!("bytes {start}-{end}/{length}"));
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(end - start + 1));
+        Choice::Part(part) => {
+            if let Some(available) = available {
+                headers.insert(CONTENT_RANGE, available.content_range(*part));
+            }
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(part.length()));
             StatusCode::PARTIAL_CONTENT
         }
-        Part::Unsatisfiable => {
-            insert(headers, CONTENT_RANGE, format!("bytes */{}", length.unwrap_or_default()));
+        Choice::Parts(frame) => {
+            headers.insert(CONTENT_TYPE, frame.content_type());
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(frame.length()));
+            StatusCode::PARTIAL_CONTENT
+        }
+        Choice::Unsatisfiable => {
+            let whole = length.unwrap_or_default();
+            headers.insert(CONTENT_RANGE, ContentRange::Unsatisfied { whole }.value());
             headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
             StatusCode::RANGE_NOT_SATISFIABLE
         }
-    }
-}
-
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    if let Ok(value) = HeaderValue::try_from(value) {
-        headers.insert(name, value);
     }
 }

@@ -5,21 +5,20 @@
 use crate::api::{Body, Outcome, Request, Response, Source, SourceRequest};
 use crate::cache::{Cache, Inner, Passing};
 use crate::cache_status::{CacheStatus, Forward};
+use crate::compress;
 use crate::directives::RequestDirectives;
 use crate::error::CacheError;
-use crate::fetch::Job;
-use crate::fill::{Answer, Fill, Head, Progress, Reader};
+use crate::fill::{Answer, Head, Progress, Reader};
 use crate::key::KeyRef;
 use crate::lookup::{Ask, Lookup, lookup, may_stand_in};
 use crate::object::{Fields, StoredObject};
 use crate::purge_index::Verdict;
 use crate::respond;
+use crate::slices::Asked;
+use crate::start::{Joined, Need};
 use crate::vary::Selection;
-use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, RANGE,
-};
-use http::{HeaderMap, HeaderValue, Method};
+use http::Method;
+use http::header::{AUTHORIZATION, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use verge_config::site::{CacheMode, ClientCacheControl};
@@ -27,29 +26,16 @@ use verge_config::site::{CacheMode, ClientCacheControl};
 /// How often a request joins a fill that turns out not to be for it before it goes on alone.
 const MAX_ROUNDS: usize = 4;
 
-/// Why a fill is needed, and how it is to be made.
-struct Need {
-    forward: Forward,
-    /// What is stored and may be confirmed or stand in.
-    stale: Option<Arc<StoredObject>>,
-    /// Whether it may be shared with others.
-    collapse: bool,
-    /// How the request selects among variants, where that is known.
-    hint: Option<Selection>,
-}
-
-/// The result of looking for a fill under the key's lock.
-enum Joined {
-    /// This request's own.
-    Leader(Reader),
-    /// Another's.
-    Follower(Reader),
-    /// The store has got an answer meanwhile.
-    Stored(Lookup),
+/// What the store has got for a request.
+pub(crate) enum Settled {
+    Answer(Response),
+    Need(Need),
+    /// What it had could not be read, and is gone.
+    Damaged,
 }
 
 /// The way a round ended.
-enum Round {
+pub(crate) enum Round {
     Answer(Response),
     /// The fill was not for this request.
     Again(Option<Selection>),
@@ -99,9 +85,13 @@ impl Inner {
         let mut found = lookup(&self.store, &ask, self.settings.clock.mono());
         let mut hint = None;
         for round in 0..=MAX_ROUNDS {
-            let mut need = match self.settle(&ask, found, &source) {
-                Ok(response) => return Ok(response),
-                Err(need) => need,
+            let mut need = match self.settle(&ask, found, &source).await {
+                Settled::Answer(response) => return Ok(response),
+                Settled::Need(need) => need,
+                Settled::Damaged => {
+                    found = lookup(&self.store, &ask, self.settings.clock.mono());
+                    continue;
+                }
             };
             if ask.directives.only_if_cached {
                 return Err(CacheError::OnlyIfCached);
@@ -113,11 +103,13 @@ impl Inner {
             if *ask.request.method == Method::HEAD {
                 return self.pass_head(&ask, source, &need).await;
             }
-            let mark = self.marked(ask.hash);
-            if mark == Some(Passing::TooLarge) && ask.request.headers.contains_key(RANGE) {
-                return self.pass(&ask.request, source, Forward::Partial).await;
+            if self.marked(ask.hash) == Some(Passing::Unshared) {
+                need.collapse = false;
+                need.detail = Some("hit-for-miss");
             }
-            need.collapse &= mark != Some(Passing::Unshared);
+            if need.collapse && need.stale.is_none() {
+                need.asked = Asked::cold(ask.request.headers);
+            }
             let (reader, leader) = match self.join(&ask, &need, &source) {
                 Joined::Leader(reader) => (reader, true),
                 Joined::Follower(reader) => (reader, false),
@@ -132,40 +124,36 @@ impl Inner {
             }
             found = lookup(&self.store, &ask, self.settings.clock.mono());
         }
-        // The last round does not collapse, so that it answers; this is for the compiler.
         self.pass(&ask.request, source, Forward::UriMiss).await
     }
 
     /// Answers what the store can answer; otherwise says what is needed.
-    fn settle(
+    async fn settle(
         self: &Arc<Self>,
         ask: &Ask<'_>,
         found: Lookup,
         source: &Arc<dyn Source>,
-    ) -> Result<Response, Need> {
+    ) -> Settled {
         let mono = self.settings.clock.mono();
         let authorised = ask.request.headers.contains_key(AUTHORIZATION);
         match found {
             Lookup::Fresh(object) => {
                 self.counters.hits.fetch_add(1, Ordering::Relaxed);
                 let status = CacheStatus::hit(object.freshness.ttl(mono));
-                let age = object.freshness.age(mono);
-                Ok(respond::from_object(&ask.request, &object, age, &status, Outcome::Hit))
+                self.stored(ask, &object, (&status, Outcome::Hit)).await
             }
+            Lookup::Partial(object) => self.sliced(ask, &object, source).await,
             Lookup::Stale { object, refresh } => {
                 self.counters.stale.fetch_add(1, Ordering::Relaxed);
                 let ttl = object.freshness.ttl(mono);
                 let status = CacheStatus { detail: Some("stale"), ..CacheStatus::hit(ttl) };
-                let age = object.freshness.age(mono);
-                let response =
-                    respond::from_object(&ask.request, &object, age, &status, Outcome::Stale);
-                if refresh && !authorised {
-                    let stale = Some(object);
-                    let need = Need { forward: Forward::Stale, stale, collapse: true, hint: None };
+                let settled = self.stored(ask, &object, (&status, Outcome::Stale)).await;
+                if refresh && !authorised && matches!(settled, Settled::Answer(_)) {
+                    let need = Need { stale: Some(object), ..Need::new(Forward::Stale, true) };
                     // Nobody waits for it; if one is under way already, that one does.
                     drop(self.join_or_start(ask, &need, source, true));
                 }
-                Ok(response)
+                settled
             }
             Lookup::Revalidate { object, forced } => {
                 // What is never used without asking first is asked for by everybody alone.
@@ -173,71 +161,56 @@ impl Inner {
                     && (forced || object.freshness.lifetime > 0)
                     && !object.freshness.always_revalidate;
                 let forward = if forced { Forward::Request } else { Forward::Stale };
-                Err(Need { forward, stale: Some(object), collapse, hint: None })
+                Settled::Need(Need { stale: Some(object), ..Need::new(forward, collapse) })
             }
             Lookup::Miss { forward, hint } => {
-                Err(Need { forward, stale: None, collapse: !authorised, hint })
+                Settled::Need(Need { hint, ..Need::new(forward, !authorised) })
             }
         }
+    }
+
+    /// Answers with a stored object.
+    async fn stored(
+        &self,
+        ask: &Ask<'_>,
+        object: &Arc<StoredObject>,
+        as_what: (&CacheStatus, Outcome),
+    ) -> Settled {
+        let mut held = None;
+        if respond::needs_content(&ask.request, object) {
+            held = match self.store.hold(object).await {
+                Ok(content) => Some(content),
+                Err(_) => {
+                    self.forget(ask.hash, object);
+                    return Settled::Damaged;
+                }
+            };
+        }
+        let age = object.freshness.age(self.settings.clock.mono());
+        Settled::Answer(respond::from_object(&ask.request, object, held, age, as_what))
+    }
+
+    /// An object that cannot be read is of no use.
+    pub(crate) fn forget(&self, hash: u64, object: &Arc<StoredObject>) {
+        self.store.retain(hash, |_, other| !std::ptr::eq(other, &raw const **object));
     }
 
     fn join(self: &Arc<Self>, ask: &Ask<'_>, need: &Need, source: &Arc<dyn Source>) -> Joined {
         self.join_or_start(ask, need, source, false)
     }
 
-    /// Under the key's lock: looks again, joins a fill that takes the request, or starts one.
-    fn join_or_start(
+    /// Waits for a fill of its own and answers from it.
+    pub(crate) async fn answer_of(
         self: &Arc<Self>,
         ask: &Ask<'_>,
         need: &Need,
+        reader: Reader,
         source: &Arc<dyn Source>,
-        background: bool,
-    ) -> Joined {
-        let site = self.site(ask.request.site);
-        self.flights.with(ask.hash, |flights| {
-            let anew = need.forward == Forward::Request;
-            if !anew {
-                let again = lookup(&self.store, ask, self.settings.clock.mono());
-                if !need.still_is(&again, background) {
-                    return Joined::Stored(again);
-                }
-            }
-            let oldest = need.stale.as_ref().map(|stale| stale.epoch.applied);
-            let (epoch, guard) = site.hold(oldest);
-            let hint = need.hint.clone().or_else(|| need.stale.as_ref()?.selection.clone());
-            if need.collapse {
-                let headers = ask.request.headers;
-                let takes = |fill: &&Arc<Fill>| {
-                    fill.takes(&ask.key, headers, epoch.applied, hint.as_ref(), anew)
-                };
-                if let Some(fill) = flights.fills().iter().find(takes) {
-                    return Joined::Follower(fill.reader());
-                }
-            }
-            let fill = Fill::new(
-                ask.key.keep(ask.request.policy),
-                ask.request.headers.clone(),
-                need.collapse,
-                epoch.applied,
-            );
-            flights.add(Arc::clone(&fill));
-            let reader = fill.reader();
-            let strip = need.collapse || need.stale.is_some();
-            let job = Job {
-                inner: Arc::clone(self),
-                site: Arc::clone(&site),
-                fill,
-                hash: ask.hash,
-                source: Arc::clone(source),
-                request: for_source(ask.request.headers, strip),
-                policy: Arc::clone(ask.request.policy),
-                stale: need.stale.clone(),
-                epoch,
-                guard,
-            };
-            tokio::spawn(job.run());
-            Joined::Leader(reader)
-        })
+    ) -> Result<Response, CacheError> {
+        match self.read(ask, need, reader, true, source).await? {
+            Round::Answer(response) => Ok(response),
+            Round::Again(_) => Err(CacheError::Abandoned),
+        }
     }
 
     /// Waits for the fill and answers from it.
@@ -256,10 +229,13 @@ impl Inner {
             Progress::Failed(error) => Err(CacheError::Source(error)),
             Progress::Object(object, answer) => {
                 if !leader && !object.selected_by(ask.request.headers) {
-                    return Ok(Round::Again(selection_like(ask, object.selection.as_ref())));
+                    return Ok(Round::Again(selection_like(ask, object.selection.as_deref())));
                 }
                 counter.fetch_add(1, Ordering::Relaxed);
-                Ok(Round::Answer(self.stored_answer(ask, need, &object, answer, leader)))
+                match self.stored_answer(ask, need, &object, answer, leader).await {
+                    Settled::Answer(response) => Ok(Round::Answer(response)),
+                    Settled::Need(_) | Settled::Damaged => Ok(Round::Again(None)),
+                }
             }
             Progress::Head(head) => {
                 if !leader && !head.takes(ask.request.headers) {
@@ -272,20 +248,23 @@ impl Inner {
                     let passed = self.pass(&ask.request, source, Forward::Partial).await;
                     return passed.map(Round::Answer);
                 }
+                if let Some(way) = self.beyond(ask, &head, leader) {
+                    return self.go_beyond(ask, way, (head, reader), source).await;
+                }
                 counter.fetch_add(1, Ordering::Relaxed);
                 Ok(Round::Answer(self.arriving_answer(ask, need, &head, reader, leader)))
             }
         }
     }
 
-    fn stored_answer(
+    async fn stored_answer(
         &self,
         ask: &Ask<'_>,
         need: &Need,
-        object: &StoredObject,
+        object: &Arc<StoredObject>,
         answer: Answer,
         leader: bool,
-    ) -> Response {
+    ) -> Settled {
         let mono = self.settings.clock.mono();
         let (outcome, forward_status, detail) = match answer {
             Answer::Revalidated => {
@@ -306,8 +285,7 @@ impl Inner {
             ttl: Some(object.freshness.ttl(mono)),
             detail,
         };
-        let age = object.freshness.age(mono);
-        respond::from_object(&ask.request, object, age, &status, outcome)
+        self.stored(ask, object, (&status, outcome)).await
     }
 
     fn arriving_answer(
@@ -327,41 +305,48 @@ impl Inner {
             stored: head.stored,
             collapsed: !leader,
             ttl: head.stored.then(|| freshness.ttl(mono)),
-            detail: None,
+            detail: need.detail,
         };
         let outcome = if leader { Outcome::Miss } else { Outcome::Collapsed };
         let age = freshness.age(mono);
-        respond::from_head(&ask.request, head, reader, age, &status, outcome)
+        respond::from_head(&ask.request, head, reader, age, (&status, outcome))
     }
 
     /// A HEAD for what is not stored goes on as a HEAD; what is stale may stand in for its failure.
     async fn pass_head(
-        &self,
+        self: &Arc<Self>,
         ask: &Ask<'_>,
         source: Arc<dyn Source>,
         need: &Need,
     ) -> Result<Response, CacheError> {
+        let begun = Cache { inner: Arc::clone(self) }.begin(ask.request.site);
         let passed = self.pass(&ask.request, source, need.forward).await;
+        if let (Some(stored), Ok(response)) = (&need.stale, &passed) {
+            self.weigh_head(ask, stored, begun, (response.status, &response.headers));
+        }
         let Some(stale) = &need.stale else { return passed };
         let failed = match &passed {
             Ok(response) => matches!(response.status.as_u16(), 500 | 502..=504),
             Err(_) => true,
         };
         let mono = self.settings.clock.mono();
-        let key = ask.key.keep(ask.request.policy);
+        let key = ask.key.keep();
         let soft = match self.site(ask.request.site).verdict(&key, stale) {
             Verdict::Dead => return passed,
             Verdict::Soft { since } => Some(since),
             Verdict::Alive => None,
         };
-        if !failed || !may_stand_in(stale, soft, mono) {
+        if !failed || !may_stand_in(stale, soft, ask.directives.stale_if_error.unwrap_or(0), mono) {
             return passed;
         }
-        Ok(self.stored_answer(ask, need, stale, Answer::StaleIfError(None), true))
+        match self.stored_answer(ask, need, stale, Answer::StaleIfError(None), true).await {
+            Settled::Answer(response) => Ok(response),
+            Settled::Need(_) | Settled::Damaged => passed,
+        }
     }
 
     /// Straight through, nothing stored.
-    async fn pass(
+    pub(crate) async fn pass(
         &self,
         request: &Request<'_>,
         source: Arc<dyn Source>,
@@ -373,8 +358,9 @@ impl Inner {
             &self.counters.bypassed
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        let sent =
-            SourceRequest { method: request.method.clone(), headers: request.headers.clone() };
+        let mut sent = request.headers.clone();
+        compress::restore_conditions(&mut sent);
+        let sent = SourceRequest { method: request.method.clone(), headers: sent };
         let answer = source.fetch(sent).await.map_err(|e| CacheError::Source(Arc::new(e)))?;
         let status = CacheStatus {
             forward: Some(forward),
@@ -383,7 +369,7 @@ impl Inner {
         };
         let age = answer.headers.get(http::header::AGE).cloned();
         let fields = Fields::part(answer.headers, &[], None);
-        let mut headers = respond::with_status(&fields.visible, &status);
+        let mut headers = respond::with_status(fields.visible, &status);
         if let Some(age) = age {
             headers.insert(http::header::AGE, age);
         }
@@ -399,38 +385,7 @@ impl Inner {
     }
 }
 
-impl Need {
-    /// Whether the store still has just what made the need.
-    fn still_is(&self, found: &Lookup, background: bool) -> bool {
-        match (found, &self.stale) {
-            (Lookup::Miss { .. }, None) => true,
-            (Lookup::Revalidate { object, .. }, Some(stale)) => Arc::ptr_eq(object, stale),
-            (Lookup::Stale { object, .. }, Some(stale)) => background && Arc::ptr_eq(object, stale),
-            _ => false,
-        }
-    }
-}
-
 /// How the request selects by the fields that a response varies by.
 fn selection_like(ask: &Ask<'_>, selection: Option<&Selection>) -> Option<Selection> {
-    let names: Vec<_> = selection?.names().cloned().collect();
-    Some(Selection::of(&names, ask.request.headers))
-}
-
-/// The fields that go to the source: `Accept-Encoding` in its normal form, and for a whole response
-/// neither conditions nor a range of the visitor's.
-fn for_source(headers: &HeaderMap, strip: bool) -> HeaderMap {
-    let mut headers = headers.clone();
-    if headers.contains_key(ACCEPT_ENCODING) {
-        let normal = crate::vary::accept_encoding(&headers);
-        if let Ok(value) = HeaderValue::try_from(normal) {
-            headers.insert(ACCEPT_ENCODING, value);
-        }
-    }
-    if strip {
-        for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, IF_RANGE] {
-            headers.remove(name);
-        }
-    }
-    headers
+    Some(selection?.like(ask.request.headers))
 }

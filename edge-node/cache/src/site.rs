@@ -1,13 +1,14 @@
 //! What the cache knows of one site: its purges and its count of them. Reached from every stored entry
 //! without a map; may not touch the store.
 
+use crate::catalogue::Catalogue;
+use crate::disk::Logged;
 use crate::key::Key;
 use crate::object::{Epoch, StoredObject};
 use crate::purge_index::{PurgeIndex, Verdict};
-use parking_lot::{Mutex, RwLock};
+use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use verge_config::Revision;
 use verge_config::purge::{Mode, Selector};
 
@@ -19,6 +20,8 @@ pub(crate) struct SiteState {
     purged: RwLock<Purged>,
     /// Epochs of the fills in flight and of the objects that they revalidate, each with its count.
     in_flight: Mutex<BTreeMap<u64, usize>>,
+    /// What of it is stored.
+    pub(crate) catalogue: Catalogue,
 }
 
 #[derive(Debug)]
@@ -34,6 +37,38 @@ pub(crate) struct EpochGuard {
     applied: u64,
 }
 
+/// What purges look at of a stored response.
+pub(crate) trait Purgeable {
+    /// Its tags.
+    fn tags(&self) -> &[Box<str>];
+    /// How many purges the site had seen when the source was asked for it.
+    fn applied(&self) -> u64;
+    /// Whether it is known to be untouched by the first so many purges.
+    fn is_checked(&self, applied: u64) -> bool;
+    /// Notes that it is.
+    fn set_checked(&self, applied: u64);
+}
+
+// === impl Purgeable ===
+
+impl Purgeable for StoredObject {
+    fn tags(&self) -> &[Box<str>] {
+        &self.tags.kept
+    }
+
+    fn applied(&self) -> u64 {
+        self.epoch.applied
+    }
+
+    fn is_checked(&self, applied: u64) -> bool {
+        StoredObject::is_checked(self, applied)
+    }
+
+    fn set_checked(&self, applied: u64) {
+        StoredObject::set_checked(self, applied);
+    }
+}
+
 // === impl SiteState ===
 
 impl SiteState {
@@ -45,6 +80,7 @@ impl SiteState {
             applied: AtomicU64::new(0),
             purged: RwLock::new(Purged { index: PurgeIndex::default(), epoch }),
             in_flight: Mutex::new(BTreeMap::new()),
+            catalogue: Catalogue::default(),
         })
     }
 
@@ -68,12 +104,17 @@ impl SiteState {
     /// What the site's purges mean for an object. Cheap when nothing was purged since it was last asked.
     #[must_use]
     pub(crate) fn verdict(&self, key: &Key, object: &StoredObject) -> Verdict {
+        self.weigh(key, object)
+    }
+
+    /// The same for whatever has what purges look at.
+    pub(crate) fn weigh(&self, key: &Key, object: &impl Purgeable) -> Verdict {
         let applied = self.applied.load(Ordering::Acquire);
         if object.is_checked(applied) {
             return Verdict::Alive;
         }
         // Everything up to `applied` is in the index by now, maybe more.
-        let verdict = self.purged.read().index.verdict(key, object);
+        let verdict = self.purged.read().index.judge(key, object.tags(), object.applied());
         if verdict == Verdict::Alive {
             object.set_checked(applied);
         }
@@ -112,15 +153,52 @@ impl SiteState {
         purged.epoch
     }
 
-    /// The oldest epoch of a fill in flight.
-    #[must_use]
-    pub(crate) fn oldest_in_flight(&self) -> Option<u64> {
-        self.in_flight.lock().keys().next().copied()
+    /// A line of the log of another process: what it knew of the site's purges.
+    pub(crate) fn restore(&self, line: &Logged, mono: u64) {
+        let mut purged = self.purged.write();
+        let (applied, revision) = match line {
+            Logged::Purged { applied, revision, mode, selectors, .. } => {
+                purged.index.insert(selectors, *mode, *applied, mono);
+                (*applied, *revision)
+            }
+            Logged::Flushed { applied, revision, .. } => {
+                purged.index.clear_before(*applied);
+                (*applied, *revision)
+            }
+            Logged::Known { applied, revision, forgotten, .. } => {
+                purged.index.forget_until(*forgotten);
+                (*applied, *revision)
+            }
+        };
+        purged.epoch.applied = purged.epoch.applied.max(applied);
+        purged.epoch.revision = revision;
+        self.applied.store(purged.epoch.applied, Ordering::Release);
     }
 
-    /// Forgets the purges that nothing is old enough for.
-    pub(crate) fn forget_until(&self, oldest: u64) {
-        self.purged.write().index.forget_until(oldest);
+    /// What another process has to know of the site's purges.
+    pub(crate) fn lines(&self, site: &str) -> Vec<Logged> {
+        let purged = self.purged.read();
+        let Epoch { applied, revision } = purged.epoch;
+        let forgotten = purged.index.forgotten();
+        let site = site.to_owned();
+        let mut lines = vec![Logged::Known { site: site.clone(), applied, revision, forgotten }];
+        for (selector, mode, applied) in purged.index.dump() {
+            let (site, selectors) = (site.clone(), vec![selector]);
+            lines.push(Logged::Purged { site, applied, revision, mode, selectors });
+        }
+        lines
+    }
+
+    /// Forgets the purges that nothing stored and no fill is old enough for, when there are so many more
+    /// than the last time that it is worth looking at all of them.
+    pub(crate) fn forget(&self) {
+        let mut purged = self.purged.write();
+        if !purged.index.has_grown() {
+            return;
+        }
+        let oldest = [self.catalogue.oldest(), self.in_flight.lock().keys().next().copied()];
+        let oldest = oldest.into_iter().flatten().min().unwrap_or(purged.epoch.applied);
+        purged.index.forget_until(oldest);
     }
 
     /// How many selectors are kept.

@@ -1,5 +1,6 @@
 //! What the cache counts of itself.
 
+use crate::disk::Disk;
 use crate::freshness::NotStored;
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,6 +67,10 @@ pub struct Stats {
     pub not_storable: u64,
     /// Tags over a limit.
     pub ignored_tags: u64,
+    /// Bytes of content that the disk tier also has in memory.
+    pub ram_bytes: u64,
+    /// Operations of the disk that failed, and files of it that were damaged.
+    pub disk_faults: u64,
 }
 
 // === impl Counters ===
@@ -112,6 +117,15 @@ impl Counters {
             incomplete: get(&self.incomplete),
             not_storable: get(&self.not_storable),
             ignored_tags: get(&self.ignored_tags),
+            ..Stats::default()
         }
+    }
+}
+
+impl Stats {
+    /// With the disk tier's own figures.
+    pub(crate) fn with_disk(self, disk: Option<&Disk>) -> Stats {
+        let Some(disk) = disk else { return self };
+        Stats { ram_bytes: disk.ram_bytes(), disk_faults: disk.faults(), ..self }
     }
 }

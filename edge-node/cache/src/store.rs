@@ -1,6 +1,9 @@
-//! The RAM tier: entries by primary key, each with all its variants, weighed by bytes (moka, TinyLFU).
-//! Knows nothing of freshness; a purge never relies on an entry being gone from here.
+//! The store: entries by primary key, each with all its variants, weighed by bytes (moka, TinyLFU); what
+//! leaves it leaves its site's catalogue, and its file goes too. Knows nothing of freshness; a purge
+//! never relies on an entry being gone from here.
 
+use crate::content::Content;
+use crate::disk::{self, Disk};
 use crate::key::{Key, KeyRef};
 use crate::object::StoredObject;
 use crate::purge_index::Verdict;
@@ -11,26 +14,31 @@ use moka::sync::Cache as Moka;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What an entry takes besides its key and variants, in bytes.
-const ENTRY_OVERHEAD: usize = 320;
+/// What an entry takes in memory besides its key and variants, in bytes: its own struct, the places in
+/// the store's and the catalogue's tables.
+const ENTRY_OVERHEAD: usize = size_of::<Entry>() + 320;
+/// Weights are counted in units of so many bytes, so that a large file's fits.
+const UNIT_BYTES: u64 = 64;
+/// The most parts of one representation that an entry keeps.
+const MAX_PARTS: usize = 16;
 
 /// Every variant under one primary key, newest first. Immutable: a change makes a new entry.
 #[derive(Debug)]
 pub(crate) struct Entry {
     /// The key, to be compared with what is looked for.
-    pub(crate) key: Key,
+    pub(crate) key: Arc<Key>,
     /// The site.
     pub(crate) site: Arc<SiteState>,
     /// The variants.
-    pub(crate) variants: Vec<Arc<StoredObject>>,
+    pub(crate) variants: Box<[Arc<StoredObject>]>,
 }
 
 /// The store.
-#[derive(Debug)]
 pub(crate) struct Store {
     entries: Moka<u64, Arc<Entry>, ahash::RandomState>,
     max_variants: usize,
     evicted: Arc<AtomicU64>,
+    disk: Option<Arc<Disk>>,
 }
 
 /// What became of an insertion.
@@ -49,36 +57,96 @@ pub(crate) enum Inserted {
 // === impl Entry ===
 
 impl Entry {
-    /// The newest variant that a request selects.
+    /// The newest whole variant that a request selects.
     #[must_use]
     pub(crate) fn select(&self, request: &HeaderMap) -> Option<&Arc<StoredObject>> {
-        self.variants.iter().find(|object| object.selected_by(request))
+        self.variants.iter().find(|object| object.span.is_none() && object.selected_by(request))
     }
 
-    fn weight(&self) -> u32 {
+    fn memory(&self) -> u64 {
         let variants: usize = self.variants.iter().map(|object| object.weight()).sum();
-        u32::try_from(ENTRY_OVERHEAD + self.key.weight() + variants).unwrap_or(u32::MAX)
+        (ENTRY_OVERHEAD + self.key.weight() + variants) as u64
+    }
+
+    /// The bytes that count: of files where there are files, of memory where there are none; and never
+    /// less than what the share of memory comes to that is for knowing what the files are.
+    fn weight(&self, memory_factor: u64) -> u32 {
+        let files: u64 = self.variants.iter().map(|object| file_bytes(object)).sum();
+        let bytes = files.max(self.memory().saturating_mul(memory_factor));
+        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+    }
+
+    /// It came into the store.
+    fn added(self: &Arc<Self>) {
+        for filed in self.files() {
+            filed.held();
+        }
+        self.site.catalogue.add(self);
+    }
+
+    /// It has left the store.
+    fn removed(self: &Arc<Self>, disk: Option<&Disk>) {
+        self.site.catalogue.remove(self);
+        for filed in self.files() {
+            if filed.let_go()
+                && let Some(disk) = disk
+            {
+                disk.remove(filed.id);
+            }
+        }
+    }
+
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Arc<disk::Filed>> {
+        self.variants.iter().filter_map(|object| match &object.content {
+            Content::Filed(filed) => Some(filed),
+            Content::Inline | Content::Shared(_) => None,
+        })
+    }
+}
+
+fn file_bytes(object: &StoredObject) -> u64 {
+    match &object.content {
+        Content::Filed(filed) => disk::file_bytes(object, filed),
+        Content::Inline | Content::Shared(_) => 0,
     }
 }
 
 // === impl Store ===
 
 impl Store {
-    /// An empty store of `bytes`.
+    /// An empty store of so many bytes of memory, or of `disk`, which then has `disk_bytes` of files.
     #[must_use]
-    pub(crate) fn new(bytes: u64, max_variants: usize, hasher: ahash::RandomState) -> Store {
+    pub(crate) fn new(
+        ram_bytes: u64,
+        disk: Option<(Arc<Disk>, u64)>,
+        max_variants: usize,
+        hasher: ahash::RandomState,
+    ) -> Store {
         let evicted = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&evicted);
+        let (bytes, factor) = match &disk {
+            // What is known of files stays within as much memory as their content may take.
+            Some((_, bytes)) => (*bytes, bytes.checked_div(ram_bytes).unwrap_or(1).clamp(1, 1_000)),
+            None => (ram_bytes, 1),
+        };
+        let disk = disk.map(|(disk, _)| disk);
+        let files = disk.clone();
         let entries = Moka::builder()
-            .max_capacity(bytes)
-            .weigher(|_, entry: &Arc<Entry>| entry.weight())
-            .eviction_listener(move |_, _, cause| {
+            .max_capacity(bytes / UNIT_BYTES)
+            .weigher(move |_, entry: &Arc<Entry>| entry.weight(factor))
+            .eviction_listener(move |_, entry: Arc<Entry>, cause| {
+                entry.removed(files.as_deref());
                 if cause.was_evicted() {
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
             })
             .build_with_hasher(hasher);
-        Store { entries, max_variants: max_variants.max(1), evicted }
+        Store { entries, max_variants: max_variants.max(1), evicted, disk }
+    }
+
+    /// The disk tier, where there is one.
+    pub(crate) fn disk(&self) -> Option<&Arc<Disk>> {
+        self.disk.as_ref()
     }
 
     /// The entry under a key.
@@ -92,7 +160,7 @@ impl Store {
     pub(crate) fn insert(
         &self,
         hash: u64,
-        key: &Key,
+        key: &Arc<Key>,
         site: &Arc<SiteState>,
         object: &Arc<StoredObject>,
     ) -> Inserted {
@@ -104,12 +172,12 @@ impl Store {
             }
             let mut variants = vec![Arc::clone(object)];
             if let Some(entry) = present.map(moka::Entry::into_value) {
-                if !same_key(&entry.key, key) {
+                if *entry.key != **key {
                     outcome = Inserted::Collision;
                     return Op::Nop;
                 }
                 for other in &entry.variants {
-                    if !other.same_selection(object) {
+                    if !other.same_selection(object) || !other.gives_way_to(object) {
                         variants.push(Arc::clone(other));
                     } else if age_order(other) > age_order(object) {
                         outcome = Inserted::Outdated;
@@ -117,10 +185,24 @@ impl Store {
                     }
                 }
             }
-            variants.truncate(self.max_variants);
-            Op::Put(Arc::new(Entry { key: key.clone(), site: Arc::clone(site), variants }))
+            self.limit(&mut variants);
+            let key = Arc::clone(key);
+            let (site, variants) = (Arc::clone(site), variants.into_boxed_slice());
+            Op::Put(put(Entry { key, site, variants }))
         });
         outcome
+    }
+
+    fn limit(&self, variants: &mut Vec<Arc<StoredObject>>) {
+        let (mut whole, mut parts) = (0, 0);
+        variants.retain(|object| {
+            let (count, most) = match object.span {
+                None => (&mut whole, self.max_variants),
+                Some(_) => (&mut parts, MAX_PARTS),
+            };
+            *count += 1;
+            *count <= most
+        });
     }
 
     /// Keeps only the variants that are wanted; returns how many went.
@@ -140,44 +222,54 @@ impl Store {
             } else if variants.is_empty() {
                 Op::Remove
             } else {
-                let (key, site) = (entry.key.clone(), Arc::clone(&entry.site));
-                Op::Put(Arc::new(Entry { key, site, variants }))
+                let (key, site) = (Arc::clone(&entry.key), Arc::clone(&entry.site));
+                Op::Put(put(Entry { key, site, variants: variants.into() }))
             }
         });
         gone
     }
 
-    /// Every entry, in no order, while others come and go.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Arc<Entry>)> + '_ {
-        self.entries.iter().map(|(hash, entry)| (*hash, entry))
+    /// An object that did not come into the store: its file goes.
+    pub(crate) fn discard(&self, object: &StoredObject) {
+        if let (Content::Filed(filed), Some(disk)) = (&object.content, &self.disk) {
+            disk.remove(filed.id);
+        }
+    }
+
+    /// The files of an entry that is no longer in the store are gone when this returns.
+    pub(crate) fn remove_files(&self, entry: &Entry) {
+        let Some(disk) = &self.disk else { return };
+        entry.files().filter(|filed| !filed.is_held()).for_each(|filed| disk.remove_now(filed.id));
     }
 
     /// Drops everything.
     pub(crate) fn clear(&self) {
         self.entries.invalidate_all();
+        self.entries.run_pending_tasks();
     }
 
-    /// Entries, their bytes, and how many were evicted so far.
+    /// Entries, the bytes that count against the store's size, and how many were evicted so far.
     #[must_use]
     pub(crate) fn figures(&self) -> (u64, u64, u64) {
         self.entries.run_pending_tasks();
         let evicted = self.evicted.load(Ordering::Relaxed);
-        (self.entries.entry_count(), self.entries.weighted_size(), evicted)
+        (self.entries.entry_count(), self.entries.weighted_size() * UNIT_BYTES, evicted)
     }
 }
 
-/// Later epochs and, within one, later answers are the newer ones.
-fn age_order(object: &StoredObject) -> (u64, u64) {
-    (object.epoch.applied, object.freshness.received)
+/// Makes an entry one of the store's, which it becomes when it is put.
+fn put(entry: Entry) -> Arc<Entry> {
+    let entry = Arc::new(entry);
+    entry.added();
+    entry
 }
 
-fn same_key(a: &Key, b: &Key) -> bool {
-    a.is(&KeyRef {
-        site: &b.site,
-        scheme: &b.scheme,
-        host: &b.host,
-        path: &b.path,
-        query: b.query.as_deref().map(std::borrow::Cow::Borrowed),
-        kind: b.kind,
-    })
+/// Later epochs and, within one, later answers are the newer ones; of those that another process has
+/// left, the file with the larger number.
+fn age_order(object: &StoredObject) -> (u64, u64, u64) {
+    let file = match &object.content {
+        Content::Filed(filed) => filed.id,
+        Content::Inline | Content::Shared(_) => 0,
+    };
+    (object.epoch.applied, object.freshness.received, file)
 }

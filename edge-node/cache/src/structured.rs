@@ -1,6 +1,10 @@
 //! Structured Field dictionaries (RFC 9651 section 4.2.2), as far as targeted cache control needs their
 //! values; pure. What does not parse does not parse as a whole, as the RFC demands.
 
+/// The most members of a dictionary; with more it does not parse. No shorter limit is allowed (RFC 9651
+/// section 3.2).
+const MAX_MEMBERS: usize = 1_024;
+
 /// A member's value; parameters are checked and dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bare {
@@ -30,6 +34,9 @@ pub fn dictionary(value: &str) -> Option<Vec<(String, Bare)>> {
         let value = if parser.eat(b'=') { parser.item_or_list()? } else { Bare::Boolean(true) };
         parser.parameters()?;
         members.retain(|(name, _)| *name != key);
+        if members.len() == MAX_MEMBERS {
+            return None;
+        }
         members.push((key, value));
         parser.skip(b" \t");
         if parser.peek().is_none() {

@@ -1,12 +1,23 @@
 //! Which stored response a request selects (RFC 9111 section 4.1): `Vary`, and selecting fields in a
 //! normal form; pure.
 
+use crate::accept::{self, weighted};
 use crate::directives::end_of_member;
-use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderName, VARY};
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_LANGUAGE, HeaderName, VARY,
+};
 use http::{HeaderMap, HeaderValue};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use verge_config::site::Coding;
+
+pub use crate::accept::accept_encoding;
 
 /// The most fields that a `Vary` may name; with more it matches nothing.
 const MAX_FIELDS: usize = 32;
+
+/// Begins the note of a form in the place of a normal form of `Accept-Encoding`, which begins otherwise.
+const FORM_MARK: char = '=';
 
 /// A response's `Vary`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +36,8 @@ pub struct Selection {
     fields: Box<[Selecting]>,
     /// The one language of the stored response: whoever likes it best selects the response too.
     language: Option<Box<str>>,
+    /// A content coding that normalising knows nothing of: only who takes it selects the response.
+    coding: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +84,30 @@ impl Selection {
                 normal: normal(name, request).map(String::into_boxed_str),
             })
             .collect();
-        Selection { fields, language: None }
+        Selection { fields, language: None, coding: None }
+    }
+
+    /// The same for a response whose form was chosen here: what selects it is not which codings a request
+    /// names, but that it would be given the same form out of `codings`.
+    #[must_use]
+    pub fn in_form_of(mut self, codings: &[Coding], request: &HeaderMap) -> Selection {
+        let names: Vec<&str> = codings.iter().map(|coding| coding.name()).collect();
+        let form = accept::Accepted::of(request).form(codings).name();
+        for field in self.fields.iter_mut().filter(|field| field.name == ACCEPT_ENCODING) {
+            field.normal = Some(format!("{FORM_MARK}{form} {}", names.join(",")).into());
+        }
+        self
+    }
+
+    /// What another request would have been selected by, had it been answered with the same response.
+    #[must_use]
+    pub fn like(&self, request: &HeaderMap) -> Selection {
+        let names: Vec<HeaderName> = self.names().cloned().collect();
+        let selection = Selection::of(&names, request);
+        match self.fields.iter().find_map(Selecting::form) {
+            Some((_, codings)) => selection.in_form_of(&codings, request),
+            None => selection,
+        }
     }
 
     /// The same for a response in one language (`Content-Language`): a request that prefers it to all
@@ -82,17 +118,25 @@ impl Selection {
             .and_then(|value| value.to_str().ok())
             .filter(|value| !value.contains(','))
             .map(|value| value.trim().to_ascii_lowercase().into_boxed_str());
+        self.coding = single(response, &CONTENT_ENCODING)
+            .and_then(|value| value.to_str().ok())
+            .map(|value| value.trim().to_ascii_lowercase())
+            .filter(|coding| {
+                !matches!(coding.as_str(), "br" | "gzip" | "x-gzip" | "zstd" | "identity" | "")
+            })
+            .map(String::into_boxed_str);
         self
     }
 
     /// Whether `request` selects the response.
     #[must_use]
     pub fn matches(&self, request: &HeaderMap) -> bool {
-        self.fields.iter().all(|field| {
-            field.matches(request)
-                || (field.name == ACCEPT_LANGUAGE
-                    && self.language.as_deref().is_some_and(|own| prefers(request, own)))
-        })
+        self.coding.as_deref().is_none_or(|coding| takes(request, coding))
+            && self.fields.iter().all(|field| {
+                field.matches(request)
+                    || (field.name == ACCEPT_LANGUAGE
+                        && self.language.as_deref().is_some_and(|own| prefers(request, own)))
+            })
     }
 
     /// Whether both were selected in the same way, so that one replaces the other.
@@ -133,13 +177,71 @@ impl Selection {
     }
 }
 
+/// A selection as a file has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SelectionRecord {
+    fields: Vec<(String, Option<Vec<u8>>, Option<String>)>,
+    language: Option<String>,
+    coding: Option<String>,
+}
+
+impl Selection {
+    pub(crate) fn record(&self) -> SelectionRecord {
+        let fields = self.fields.iter().map(|field| {
+            let raw = field.raw.as_ref().map(|raw| raw.as_bytes().to_vec());
+            (field.name.to_string(), raw, field.normal.as_deref().map(str::to_owned))
+        });
+        let owned = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+        let (language, coding) = (owned(&self.language), owned(&self.coding));
+        SelectionRecord { fields: fields.collect(), language, coding }
+    }
+}
+
+impl SelectionRecord {
+    /// The selection, if the record is of one.
+    pub(crate) fn selection(&self) -> Option<Selection> {
+        let fields = self.fields.iter().map(|(name, raw, normal)| {
+            let raw = raw.as_ref().map(|raw| HeaderValue::from_bytes(raw)).transpose().ok()?;
+            let normal = normal.as_deref().map(Into::into);
+            Some(Selecting { name: HeaderName::try_from(name).ok()?, raw, normal })
+        });
+        let fields = fields.collect::<Option<Box<[_]>>>()?;
+        let boxed = |text: &Option<String>| text.as_deref().map(Into::into);
+        Some(Selection { fields, language: boxed(&self.language), coding: boxed(&self.coding) })
+    }
+}
+
 impl Selecting {
     fn matches(&self, request: &HeaderMap) -> bool {
         match single(request, &self.name) {
             Some(value) if self.raw.as_ref() == Some(value) => true,
-            _ => normal(&self.name, request).as_deref() == self.normal.as_deref(),
+            _ => match self.form() {
+                Some((form, codings)) => {
+                    accept::Accepted::of(request).form(&codings).name() == form
+                }
+                None => normal(&self.name, request).as_deref() == self.normal.as_deref(),
+            },
         }
     }
+}
+
+impl Selecting {
+    /// The form and the codings that [`Selection::in_form_of`] noted.
+    fn form(&self) -> Option<(&str, Vec<Coding>)> {
+        let noted = self.normal.as_deref().filter(|_| self.name == ACCEPT_ENCODING)?;
+        let (form, names) = noted.strip_prefix(FORM_MARK)?.split_once(' ')?;
+        let coding = |name| Coding::ALL.into_iter().find(|coding| coding.name() == name);
+        Some((form, names.split(',').filter_map(coding).collect()))
+    }
+}
+
+/// Whether the request takes every one of these content codings by name.
+fn takes(request: &HeaderMap, codings: &str) -> bool {
+    let lines: Vec<_> = request.get_all(ACCEPT_ENCODING).iter().map(text).collect();
+    let taken = |coding: &str| {
+        lines.iter().flat_map(|line| members(line)).map(weighted).any(|(n, w)| n == coding && w > 0)
+    };
+    codings.split(',').all(|coding| taken(coding.trim()))
 }
 
 /// Whether the request likes one language better than every other.
@@ -167,13 +269,13 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderVal
 }
 
 /// A field's normal form; `None` when it is absent and absence means something of its own.
-fn normal(name: &HeaderName, headers: &HeaderMap) -> Option<String> {
+pub(crate) fn normal(name: &HeaderName, headers: &HeaderMap) -> Option<String> {
     if name == ACCEPT_ENCODING {
         return Some(accept_encoding(headers));
     }
     let mut joined: Option<String> = None;
     for line in headers.get_all(name) {
-        let line = String::from_utf8_lossy(line.as_bytes());
+        let line = text(line);
         match &mut joined {
             None => joined = Some(line.into_owned()),
             Some(joined) => {
@@ -184,6 +286,15 @@ fn normal(name: &HeaderName, headers: &HeaderMap) -> Option<String> {
     }
     let joined = joined?;
     Some(if name == ACCEPT_LANGUAGE { by_preference(&joined) } else { members(&joined).join(",") })
+}
+
+/// A value as text, each byte beyond ASCII as the character of its number: two values are never taken
+/// for each other.
+pub(crate) fn text(value: &HeaderValue) -> Cow<'_, str> {
+    match value.to_str() {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => value.as_bytes().iter().map(|byte| char::from(*byte)).collect(),
+    }
 }
 
 /// List members without the white space around them; quoted commas do not count.
@@ -197,31 +308,6 @@ fn members(list: &str) -> Vec<&str> {
             Some(tail) => rest = tail,
             None => return out,
         }
-    }
-}
-
-/// A member's name in lower case and its weight in thousandths.
-fn weighted(member: &str) -> (String, u16) {
-    let mut parts = member.split(';');
-    let name = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
-    let weight = parts
-        .filter_map(|parameter| parameter.split_once('='))
-        .find(|(key, _)| key.trim().eq_ignore_ascii_case("q"))
-        .map_or(1000, |(_, value)| thousandths(value.trim()));
-    (name, weight)
-}
-
-fn thousandths(value: &str) -> u16 {
-    let value: f32 = value.parse().unwrap_or(1.0);
-    if value <= 0.0 {
-        0
-    } else if value >= 1.0 {
-        1000
-    } else {
-        // In (0, 1): the product lies in (0, 1000).
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let weight = (value * 1000.0) as u16;
-        weight.max(1)
     }
 }
 
@@ -241,32 +327,4 @@ fn by_preference(list: &str) -> String {
         out.push_str(&rank);
     }
     out
-}
-
-/// The codings that matter and that the visitor takes, in a fixed order: `br, gzip, zstd`, or
-/// `identity`. Which of several it likes best is not kept: any of them is acceptable.
-#[must_use]
-pub fn accept_encoding(headers: &HeaderMap) -> String {
-    let mut taken: [Option<bool>; 3] = [None; 3];
-    let mut star = None;
-    for line in headers.get_all(ACCEPT_ENCODING) {
-        for member in String::from_utf8_lossy(line.as_bytes()).split(',') {
-            let (name, weight) = weighted(member);
-            let takes = Some(weight > 0);
-            match (name.as_str(), &mut taken) {
-                ("br", [br, _, _]) => *br = takes,
-                ("gzip" | "x-gzip", [_, gzip, _]) => *gzip = takes,
-                ("zstd", [_, _, zstd]) => *zstd = takes,
-                ("*", _) => star = takes,
-                _ => {}
-            }
-        }
-    }
-    let names: Vec<&str> = ["br", "gzip", "zstd"]
-        .into_iter()
-        .zip(taken)
-        .filter(|(_, takes)| takes.or(star).unwrap_or(false))
-        .map(|(name, _)| name)
-        .collect();
-    if names.is_empty() { "identity".to_owned() } else { names.join(", ") }
 }

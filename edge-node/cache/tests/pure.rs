@@ -7,7 +7,8 @@ use std::sync::Arc;
 use verge_cache::directives::{
     Directives, MAX_DELTA_SECONDS, RequestDirectives, ResponseDirectives,
 };
-use verge_cache::key::{self, KeyRef};
+use verge_cache::key::KeyRef;
+use verge_cache::key_parts;
 use verge_cache::purge_index::{PurgeIndex, Verdict};
 use verge_cache::range::{ByteRange, Resolved};
 use verge_cache::structured::{Bare, dictionary};
@@ -91,8 +92,8 @@ proptest! {
     #[test]
     fn sorting_a_query_is_idempotent_and_keeps_every_parameter(parameters in proptest::collection::vec("[ab]=?[0-9]?", 1..6), swap in 0usize..5) {
         let raw = parameters.join("&");
-        let sorted = key::query(&QueryKey::Sort, Some(&raw)).unwrap().into_owned();
-        let again = key::query(&QueryKey::Sort, Some(&sorted)).unwrap().into_owned();
+        let sorted = key_parts::query(&QueryKey::Sort, Some(&raw)).unwrap().into_owned();
+        let again = key_parts::query(&QueryKey::Sort, Some(&sorted)).unwrap().into_owned();
         prop_assert_eq!(&sorted, &again);
         let mut before: Vec<&str> = raw.split('&').collect();
         let mut after: Vec<&str> = sorted.split('&').collect();
@@ -105,7 +106,7 @@ proptest! {
         let name = |p: &str| p.split('=').next().unwrap().to_owned();
         if at + 1 < exchanged.len() && name(&exchanged[at]) != name(&exchanged[at + 1]) {
             exchanged.swap(at, at + 1);
-            let other = key::query(&QueryKey::Sort, Some(&exchanged.join("&"))).unwrap().into_owned();
+            let other = key_parts::query(&QueryKey::Sort, Some(&exchanged.join("&"))).unwrap().into_owned();
             prop_assert_eq!(&sorted, &other);
         }
     }
@@ -120,7 +121,7 @@ proptest! {
             check(&Request { site: &p.0, scheme: "http", host: &p.1, path: &p.2, query: p.3.as_deref(), method: &Method::GET, headers: &none, policy });
         };
         let mut kept = None;
-        request(&a, &policy_a, &mut |r| kept = Some((KeyRef::of(r).keep(&policy_a), KeyRef::of(r).hash(&state))));
+        request(&a, &policy_a, &mut |r| kept = Some((KeyRef::of(r).keep(), KeyRef::of(r).hash(&state))));
         let (kept, hash) = kept.unwrap();
         let mut equal = false;
         let mut same_hash = false;
@@ -128,7 +129,7 @@ proptest! {
             equal = kept.is(&KeyRef::of(r));
             same_hash = hash == KeyRef::of(r).hash(&state);
         });
-        let query = |p: &Parts| key::query(&policy(p.4).query, p.3.as_deref()).map(std::borrow::Cow::into_owned);
+        let query = |p: &Parts| key_parts::query(policy(p.4).key.query(), p.3.as_deref()).map(std::borrow::Cow::into_owned);
         let expected = a.0 == b.0 && a.1 == b.1 && a.2 == b.2 && a.4 == b.4 && query(&a) == query(&b);
         prop_assert_eq!(equal, expected);
         prop_assert_eq!(same_hash, expected);
@@ -141,7 +142,7 @@ proptest! {
         let site: Arc<str> = "s".into();
         let none = HeaderMap::new();
         let request = Request { site: &site, scheme: "http", host: "h", path: &path, query: query.as_deref(), method: &Method::GET, headers: &none, policy: &policy };
-        let kept = KeyRef::of(&request).keep(&policy);
+        let kept = KeyRef::of(&request).keep();
         let mut index = PurgeIndex::default();
         let url = match &query { Some(q) => format!("{path}?{q}"), None => path.clone() };
         let mut expected = Verdict::Alive;
@@ -167,6 +168,28 @@ proptest! {
     }
 }
 
+#[test]
+fn directives_of_rfc_8246_and_5861() {
+    let directives = ResponseDirectives::of(&one("cache-control", "max-age=60, Immutable"));
+    assert!(directives.immutable && !ResponseDirectives::default().immutable);
+    let request = |value| RequestDirectives::of(&one("cache-control", value)).stale_if_error;
+    assert_eq!(request("stale-if-error=60, stale-if-error=1"), Some(60));
+    assert_eq!(request("stale-if-error"), None);
+    assert_eq!(request("max-age=1"), None);
+}
+
+#[test]
+fn a_dictionary_has_a_thousand_members_and_no_more() {
+    let members = |count: usize| {
+        let list: Vec<String> = (0..count).map(|n| format!("a{n}")).collect();
+        dictionary(&list.join(",")).map(|members| members.len())
+    };
+    assert_eq!(members(1024), Some(1024));
+    assert_eq!(members(1025), None);
+    // The same key again does not count.
+    assert_eq!(dictionary(&["a"; 5000].join(",")).map(|members| members.len()), Some(1));
+}
+
 type Parts = (Arc<str>, String, String, Option<String>, u8);
 
 fn parts() -> impl Strategy<Value = Parts> {
@@ -182,7 +205,7 @@ fn policy(kind: u8) -> Arc<CachePolicy> {
         3 => QueryKey::Include(vec!["a".into()]),
         _ => QueryKey::Exclude(vec!["a".into()]),
     };
-    Arc::new(CachePolicy { query, ..CachePolicy::default() })
+    Arc::new(CachePolicy { key: Arc::new(query.into()), ..CachePolicy::default() })
 }
 
 fn path() -> impl Strategy<Value = String> {

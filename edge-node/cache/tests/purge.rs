@@ -104,7 +104,10 @@ async fn a_url_purge_reaches_every_copy_under_any_query_policy() {
         (QueryKey::All, "/p?b=1&a=2", "/p?a=2&b=1", false),
         (QueryKey::All, "/p?b=1", "/p", false),
     ] {
-        let bench = Bench::policy(CachePolicy { query: query.clone(), ..CachePolicy::default() });
+        let bench = Bench::policy(CachePolicy {
+            key: Arc::new(query.clone().into()),
+            ..CachePolicy::default()
+        });
         bench.ok(stored, &[], &tagged()).await;
         assert!(bench.hits(stored));
         assert_eq!(bench.hard(1, url(purged)), u64::from(reached), "{query:?} {stored} {purged}");
@@ -141,16 +144,19 @@ async fn the_index_forgets_what_nothing_is_old_enough_for() {
     for n in 0..500 {
         bench.hard(n + 1, url(&format!("/gone/{n}")));
     }
-    assert!(bench.cache.stats().selectors <= 1, "{:?}", bench.cache.stats());
+    assert!(bench.cache.stats().selectors < 64, "{:?}", bench.cache.stats());
     // An object keeps the purges that came after it.
     bench.ok("/a", &[], &source).await;
-    for n in 0..50 {
+    for n in 0..500 {
         bench.hard(n + 1000, url(&format!("/gone/{n}")));
     }
-    assert!(bench.cache.stats().selectors >= 50);
+    assert!(bench.cache.stats().selectors >= 500);
     assert!(bench.hits("/a"));
     bench.hard(2000, url("/a"));
-    assert!(bench.cache.stats().selectors <= 1);
+    for n in 0..1000 {
+        bench.hard(n + 3000, url(&format!("/gone/{n}")));
+    }
+    assert!(bench.cache.stats().selectors < 600);
 }
 
 #[tokio::test]

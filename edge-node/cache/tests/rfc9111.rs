@@ -283,8 +283,7 @@ async fn conditions_are_answered_from_the_store_and_from_fills() {
 #[tokio::test]
 async fn ranges_are_slices_cold_and_warm() {
     let bench = Bench::new();
-    let source = Scripted::new(|_, request| {
-        assert!(!request.headers.contains_key("range"));
+    let source = Scripted::new(|_, _| {
         reply(200, &[("cache-control", "max-age=10"), ("etag", "\"v\"")], "0123456789")
     });
     for (target, range, status, body, content_range) in [
@@ -295,7 +294,7 @@ async fn ranges_are_slices_cold_and_warm() {
         ("/a", "bytes=0-99", 206, "0123456789", "bytes 0-9/10"),
         ("/a", "bytes=10-", 416, "", "bytes */10"),
         ("/a", "bytes=5-2", 200, "0123456789", ""),
-        ("/a", "bytes=0-1,3-4", 200, "0123456789", ""),
+        ("/a", "bytes=0-1,3-4", 206, "01234", "bytes 0-4/10"),
         ("/a", "lines=0-1", 200, "0123456789", ""),
     ] {
         let got = bench.ok(target, &[("range", range)], &source).await;

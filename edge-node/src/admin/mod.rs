@@ -25,13 +25,14 @@ pub trait AdminHooks: Send + Sync + 'static {
     /// Whether visitors may be sent here.
     fn readiness(&self) -> Readiness;
 
-    /// What the edge would do with a GET of `url`, and why.
+    /// What the edge would do with a GET of `url` with these fields, and why.
     ///
     /// # Errors
-    /// In words, why that is not a URL that can be explained.
-    fn explain(&self, url: &str) -> Result<Value, String>;
+    /// In words, why that is not a request that can be explained.
+    fn explain(&self, url: &str, fields: &[(String, String)]) -> Result<Value, String>;
 
-    /// Applies a valid purge; returns when it is in force.
+    /// Applies a valid purge and returns when it is in force; of a dry run, counts what it would be
+    /// for and purges nothing.
     ///
     /// # Errors
     /// Why it is not for this edge to apply.
@@ -59,6 +60,8 @@ pub struct PurgeDone {
     pub revision: Revision,
     /// How many stored objects it selected.
     pub matched: u64,
+    /// Of a dry run: URLs of some of them.
+    pub samples: Vec<String>,
 }
 
 /// Why a purge was not applied.

@@ -24,14 +24,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<PurgeRequest, BodyError> {
     };
     let mut faults = Faults::default();
     for name in fields.keys() {
-        if !matches!(name.as_str(), "site" | "selectors" | "mode") {
-            faults.add(name.clone(), "no such field; there are site, selectors and mode");
+        if !matches!(name.as_str(), "site" | "selectors" | "mode" | "dry_run") {
+            let there = "no such field; there are site, selectors, mode and dry_run";
+            faults.add(name.clone(), there);
         }
     }
     let request = PurgeRequest {
         site: site(&fields, &mut faults),
         selectors: selectors(&fields, &mut faults),
         mode: mode(&fields, &mut faults),
+        dry_run: dry_run(&fields, &mut faults),
     };
     faults.or(request).map_err(BodyError::Invalid)
 }
@@ -53,6 +55,18 @@ fn mode(fields: &Map<String, Value>, faults: &mut Faults) -> Mode {
         faults.add("mode", "must be \"hard\" or \"soft\"");
         Mode::default()
     })
+}
+
+fn dry_run(fields: &Map<String, Value>, faults: &mut Faults) -> bool {
+    match fields.get("dry_run") {
+        None => false,
+        Some(Value::Bool(dry_run)) => *dry_run,
+        Some(_) => {
+            // Whoever wrote something here must not have it purged in earnest.
+            faults.add("dry_run", "must be true or false");
+            true
+        }
+    }
 }
 
 fn selectors(fields: &Map<String, Value>, faults: &mut Faults) -> Vec<Selector> {
@@ -86,8 +100,12 @@ fn selector(index: usize, value: &Value, faults: &mut Faults) -> Option<Selector
             return None;
         }
     };
-    let alone =
-        PurgeRequest { site: None, selectors: vec![selector.clone()], mode: Mode::default() };
+    let alone = PurgeRequest {
+        site: None,
+        selectors: vec![selector.clone()],
+        mode: Mode::default(),
+        dry_run: false,
+    };
     if let Err(found) = alone.validate() {
         for fault in found.0 {
             faults.add(fault.path.replacen("selectors[0]", &place, 1), fault.message);
@@ -111,11 +129,11 @@ mod tests {
 
     #[test]
     fn every_fault_is_told_with_its_place() {
-        let body = r#"{"sites": "x", "site": 1, "mode": "medium",
+        let body = r#"{"sites": "x", "site": 1, "mode": "medium", "dry_run": "yes",
                        "selectors": [{"tag": "a"}, {"tga": "b"}, "c", {"url": 5}]}"#;
         assert_eq!(
             places(body),
-            ["sites", "site", "selectors[1]", "selectors[2]", "selectors[3]", "mode"]
+            ["sites", "site", "selectors[1]", "selectors[2]", "selectors[3]", "mode", "dry_run"]
         );
         assert_eq!(places(r#"{"selectors": [{"tag": ""}]}"#).len(), 1);
         assert_eq!(places(r#"{}"#), ["selectors"]);
@@ -142,11 +160,12 @@ mod tests {
         }
 
         #[test]
-        fn what_serde_writes_is_read_back(tags in proptest::collection::vec("[a-z]{1,20}", 1..20)) {
+        fn what_serde_writes_is_read_back(dry: bool, tags in proptest::collection::vec("[a-z]{1,20}", 1..20)) {
             let request = PurgeRequest {
                 site: Some("shop".into()),
                 selectors: tags.into_iter().map(Selector::Tag).collect(),
                 mode: Mode::Hard,
+                dry_run: dry,
             };
             let text = serde_json::to_vec(&request).unwrap();
             prop_assert!(parse(&text).is_ok_and(|read| read == request));

@@ -30,7 +30,7 @@ impl Receipts {
     }
 }
 
-/// The receipt of a purge in force on its only edge.
+/// The receipt of a purge in force on its only edge, or of one that was only counted there.
 pub(super) fn receipt(
     request: PurgeRequest,
     done: PurgeDone,
@@ -41,10 +41,19 @@ pub(super) fn receipt(
     let latency = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let mut notes = Vec::new();
     if done.matched == 0 {
-        notes.push("nothing that is stored now matched".to_owned());
+        notes.push(if request.dry_run {
+            "matches nothing that is stored now".to_owned()
+        } else {
+            "nothing that is stored now matched".to_owned()
+        });
     }
+    let (prefix, state, latency) = if request.dry_run {
+        ("d", EdgePurgeState::Counted, None)
+    } else {
+        ("p", EdgePurgeState::Applied, Some(latency))
+    };
     Receipt {
-        id: format!("p{:016x}", rand::random::<u64>()),
+        id: format!("{prefix}{:016x}", rand::random::<u64>()),
         site: done.site,
         revision: done.revision,
         mode: request.mode,
@@ -58,14 +67,16 @@ pub(super) fn receipt(
         pending: 0,
         offline: 0,
         matched: done.matched,
-        p50_ms: Some(latency),
-        p99_ms: Some(latency),
+        p50_ms: latency,
+        p99_ms: latency,
         notes,
+        dry_run: request.dry_run,
         edges: vec![EdgeReceipt {
             edge,
-            state: EdgePurgeState::Applied,
-            latency_ms: Some(latency),
+            state,
+            latency_ms: latency,
             matched: Some(done.matched),
+            samples: done.samples,
         }],
     }
 }
@@ -80,9 +91,14 @@ mod tests {
         let receipts = Receipts::default();
         let ids: Vec<String> = (0..=MAX_RECEIPTS)
             .map(|_| {
-                let request =
-                    PurgeRequest { site: None, selectors: vec![], mode: Default::default() };
-                let done = PurgeDone { site: "s".into(), revision: Revision(1), matched: 0 };
+                let request = PurgeRequest {
+                    site: None,
+                    selectors: vec![],
+                    mode: Default::default(),
+                    dry_run: false,
+                };
+                let (site, revision) = ("s".into(), Revision(1));
+                let done = PurgeDone { site, revision, matched: 0, samples: vec![] };
                 let made = receipt(request, done, "e".into(), UNIX_EPOCH, Duration::ZERO);
                 let id = made.id.clone();
                 receipts.keep(made);

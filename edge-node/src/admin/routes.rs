@@ -14,7 +14,6 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -31,10 +30,8 @@ struct Admin {
     receipts: Arc<Receipts>,
 }
 
-#[derive(Deserialize)]
-struct ExplainQuery {
-    url: Option<String>,
-}
+/// The query's parameters in their order: `url`, and `field=name:value` for each field.
+type ExplainQuery = Vec<(String, String)>;
 
 /// All paths of the listener.
 pub(super) fn router(hooks: Arc<dyn AdminHooks>) -> Router {
@@ -105,10 +102,18 @@ async fn explain(
     let refuse = |detail: &str| {
         Refusal::new(StatusCode::BAD_REQUEST, "invalid-url", "Nothing to explain", detail)
     };
-    let url = query.ok().and_then(|Query(query)| query.url);
+    let query = query.map(|Query(query)| query).unwrap_or_default();
+    let url = query.iter().find(|(name, _)| name == "url").map(|(_, url)| url);
     let url =
         url.ok_or_else(|| refuse("say which URL: /explain?url=https%3A%2F%2Fshop.example%2F"))?;
-    let explained = admin.hooks.explain(&url).map_err(|why| refuse(&why))?;
+    let fields: Option<Vec<(String, String)>> = query
+        .iter()
+        .filter(|(name, _)| name == "field")
+        .map(|(_, text)| text.split_once(':').map(|(n, v)| (n.trim().into(), v.trim().into())))
+        .collect();
+    let fields = fields
+        .ok_or_else(|| refuse("a field is written name:value, as in field=accept-encoding:br"))?;
+    let explained = admin.hooks.explain(url, &fields).map_err(|why| refuse(&why))?;
     Ok(Json(explained).into_response())
 }
 
@@ -141,6 +146,9 @@ async fn purge(
     let done = admin.hooks.purge(request.clone()).await.map_err(refused)?;
     let name = admin.hooks.edge_name();
     let receipt = purges::receipt(request, done, name, asked, began.elapsed());
+    if receipt.dry_run {
+        return Ok(Json(receipt).into_response());
+    }
     admin.receipts.keep(receipt.clone());
     let location = HeaderValue::from_str(&format!("/purges/{}", receipt.id));
     let mut response = (StatusCode::CREATED, Json(receipt)).into_response();

@@ -27,9 +27,9 @@ impl AdminHooks for Edge {
         }
     }
 
-    fn explain(&self, url: &str) -> Result<Value, String> {
+    fn explain(&self, url: &str, fields: &[(String, String)]) -> Result<Value, String> {
         if url.starts_with("http") {
-            Ok(json!({ "url": url }))
+            Ok(json!({ "url": url, "fields": fields }))
         } else {
             Err("not a URL".to_owned())
         }
@@ -43,7 +43,9 @@ impl AdminHooks for Edge {
             }
             match request.site.as_deref() {
                 None | Some("shop") => {
-                    Ok(PurgeDone { site: "shop".into(), revision: Revision(8), matched: 3 })
+                    let samples = if request.dry_run { vec!["https://s/".into()] } else { vec![] };
+                    let (site, revision) = ("shop".into(), Revision(8));
+                    Ok(PurgeDone { site, revision, matched: 3, samples })
                 }
                 Some(other) => Err(PurgeRefused::UnknownSite(other.to_owned())),
             }

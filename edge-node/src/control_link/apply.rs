@@ -7,6 +7,7 @@ use super::blobs::Blobs;
 use super::build::{BuildError, Builder, Wanted, components_of};
 use super::client::ClientError;
 use super::last_good::{LastGood, Position, SiteRecord, is_site_name};
+use super::questions::Questions;
 use super::report::Outbox;
 use super::status::LinkStatus;
 use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
@@ -28,6 +29,8 @@ const PURGES_REMEMBERED: usize = 10_000;
 const REFUSALS_MAX: usize = 10_000;
 /// The longest reason of a refusal, in characters.
 const REASON_MAX: usize = 4_000;
+/// The longest id of a question that cannot be read, in bytes.
+const QUESTION_ID_MAX: usize = 100;
 /// How often a site is tried again whose component could not be had.
 const RETRY_EVERY: Duration = Duration::from_secs(30);
 
@@ -54,6 +57,7 @@ pub(super) struct Effects {
     pub(super) kept: Arc<LastGood>,
     pub(super) status: Arc<LinkStatus>,
     pub(super) outbox: Arc<Outbox>,
+    pub(super) questions: Arc<Questions>,
 }
 
 /// The state of everything that the feed told.
@@ -141,6 +145,11 @@ impl Applier {
             Ok(FeedLine::SiteRemoved { revision, site }) => self.site_removed(revision, &site),
             Ok(FeedLine::Purge(purge)) => self.purge(&purge, arrived),
             Ok(FeedLine::Head { head }) => self.head(head).await?,
+            Ok(FeedLine::Question(question)) => {
+                // The answer is of what was told before the question.
+                self.swap();
+                self.effects.questions.ask(question);
+            }
             Ok(FeedLine::Unknown) => {}
             Err(error) => self.unreadable(line, &error, arrived)?,
         }
@@ -387,6 +396,13 @@ impl Applier {
                 let selectors = vec![Selector::Everything(true)];
                 let purge = Purge { revision, site: site.to_owned(), selectors, mode: Mode::Hard };
                 self.purge(&purge, arrived);
+                Ok(())
+            }
+            (Some("question"), _, _) => {
+                if let Some(id) = text("id").filter(|id| id.len() <= QUESTION_ID_MAX) {
+                    let reason = "this edge's version does not understand the question";
+                    self.effects.questions.refuse(id.to_owned(), reason);
+                }
                 Ok(())
             }
             _ => Err(broken()),

@@ -5,6 +5,7 @@ use super::blobs::Blobs;
 use super::build::Builder;
 use super::client::{ClientError, ControlClient};
 use super::last_good::{LastGood, StateError};
+use super::questions::{Questions, Witness};
 use super::report::{self, Outbox};
 use super::session::Session;
 use super::status::LinkStatus;
@@ -64,6 +65,7 @@ pub struct Fleet {
     session: Arc<Session>,
     outbox: Arc<Outbox>,
     status: Arc<LinkStatus>,
+    questions: Arc<Questions>,
     longest_wait: Duration,
 }
 
@@ -102,6 +104,7 @@ impl Fleet {
         };
         let session = Arc::new(Session::new(client, settings.name, join, Arc::clone(&kept)));
         let (status, outbox) = (Arc::new(LinkStatus::default()), Arc::new(Outbox::default()));
+        let questions = Arc::new(Questions::new(Arc::clone(&outbox)));
         let position = kept.position();
         let effects = Effects {
             builder: Arc::new(builder),
@@ -111,16 +114,23 @@ impl Fleet {
             kept,
             status: Arc::clone(&status),
             outbox: Arc::clone(&outbox),
+            questions: Arc::clone(&questions),
         };
         let mut applier = Applier::new(effects, position);
         applier.restore().await?;
-        Ok(Fleet { applier, session, outbox, status, longest_wait: settings.longest_wait })
+        let longest_wait = settings.longest_wait;
+        Ok(Fleet { applier, session, outbox, status, questions, longest_wait })
     }
 
     /// How far the link is.
     #[must_use]
     pub fn status(&self) -> Arc<LinkStatus> {
         Arc::clone(&self.status)
+    }
+
+    /// Names who answers the control plane's questions.
+    pub fn put_questions_to(&self, witness: Arc<dyn Witness>) {
+        self.questions.put_to(witness);
     }
 
     /// Follows the control plane until `shutdown`.

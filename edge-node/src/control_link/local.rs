@@ -46,6 +46,20 @@ impl LocalPurges {
     /// # Errors
     /// Every fault of the request; one for another site than the one that is served is a fault.
     pub fn purge(&self, request: &PurgeRequest) -> Result<LocalPurge, Faults> {
+        let planned = self.planned(request)?;
+        let began = Instant::now();
+        self.next(|revision| {
+            let purge = Purge { revision, ..planned };
+            let matched = self.cache.purge(&purge);
+            Ok(LocalPurge { purge, matched, took: began.elapsed() })
+        })
+    }
+
+    /// The purge that a request asks for, under the newest revision; nothing is done.
+    ///
+    /// # Errors
+    /// As [`LocalPurges::purge`].
+    pub fn planned(&self, request: &PurgeRequest) -> Result<Purge, Faults> {
         request.validate()?;
         let snapshot = self.cell.load();
         let served = snapshot.sites.keys().next();
@@ -54,16 +68,11 @@ impl LocalPurges {
             let message = format!("no site named {asked:?}; this edge serves {served:?}");
             return Err(Faults::one("site", message));
         }
-        let began = Instant::now();
-        self.next(|revision| {
-            let purge = Purge {
-                revision,
-                site: served.to_string(),
-                selectors: request.selectors.clone(),
-                mode: request.mode,
-            };
-            let matched = self.cache.purge(&purge);
-            Ok(LocalPurge { purge, matched, took: began.elapsed() })
+        Ok(Purge {
+            revision: self.status.applied(),
+            site: served.to_string(),
+            selectors: request.selectors.clone(),
+            mode: request.mode,
         })
     }
 

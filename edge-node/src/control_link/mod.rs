@@ -18,6 +18,8 @@ mod fleet;
 mod last_good;
 mod local;
 mod persist;
+mod purge_log;
+mod questions;
 mod record;
 mod report;
 mod session;
@@ -30,6 +32,8 @@ pub use client::ClientError;
 pub use fleet::{Fleet, FleetError, FleetSettings};
 pub use last_good::StateError;
 pub use local::{LocalPurge, LocalPurges};
+pub use purge_log::{PastPurge, PurgeLog};
+pub use questions::Witness;
 pub use standalone::{Standalone, StandaloneError};
 pub use status::{LinkStatus, LinkView};
 

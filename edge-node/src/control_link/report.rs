@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use verge_config::feed::{AppliedPurge, Report};
+use verge_config::feed::{Answer, AppliedPurge, MAX_ANSWERS, Report};
 
 /// The longest silence towards the control plane.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -20,11 +20,14 @@ const PURGES_PER_REPORT: usize = 1_000;
 /// Purges kept for reports. Beyond it the oldest go: that they are applied still shows in the
 /// applied revision, only the counts of what they matched here are lost.
 const PURGES_KEPT: usize = 100_000;
+/// Answers kept for reports; beyond it the oldest go, for nobody waits for them any more.
+const ANSWERS_KEPT: usize = 64;
 
 /// What is still to be told.
 #[derive(Default)]
 pub(super) struct Outbox {
     purges: Mutex<VecDeque<AppliedPurge>>,
+    answers: Mutex<VecDeque<Answer>>,
     wake: Notify,
 }
 
@@ -41,13 +44,30 @@ impl Outbox {
         self.wake.notify_one();
     }
 
+    /// Adds an answer to a question, and asks for a report soon.
+    pub(super) fn answer(&self, answer: Answer) {
+        let mut kept = self.answers.lock();
+        if kept.len() >= ANSWERS_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(answer);
+        drop(kept);
+        self.wake.notify_one();
+    }
+
     /// Drops what is of a history that ended.
     pub(super) fn clear(&self) {
         self.purges.lock().clear();
+        self.answers.lock().clear();
     }
 
+    /// The next report. Answers go out with it for good: should it be lost with its connection, the
+    /// next one is asked the same questions, if they are still open.
     fn report(&self, status: &LinkStatus) -> Report {
+        let mut answers = self.answers.lock();
+        let told = answers.len().min(MAX_ANSWERS);
         Report {
+            answers: answers.drain(..told).collect(),
             applied: status.applied(),
             purges: self.purges.lock().iter().take(PURGES_PER_REPORT).copied().collect(),
             refusals: status.refusals(),
@@ -64,7 +84,12 @@ impl Outbox {
                 kept.pop_front();
             }
         }
-        !kept.is_empty()
+        !kept.is_empty() || !self.answers.lock().is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting_answers(&self) -> Vec<Answer> {
+        self.answers.lock().iter().cloned().collect()
     }
 }
 
@@ -100,6 +125,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use verge_config::Revision;
+    use verge_config::feed::Told;
 
     fn purge(revision: u64) -> AppliedPurge {
         AppliedPurge { revision: Revision(revision), matched: 1, took_us: 1 }
@@ -118,6 +144,24 @@ mod tests {
         assert_eq!(second.purges.first().unwrap().revision, Revision(1_000));
         assert_eq!(second.purges.len(), 501);
         assert!(!outbox.answered(&second));
+    }
+
+    #[test]
+    fn answers_are_told_once_and_a_few_at_a_time() {
+        let (outbox, status) = (Outbox::default(), LinkStatus::default());
+        for n in 0..ANSWERS_KEPT + 2 {
+            outbox.answer(Answer { id: n.to_string(), told: Told::Unknown });
+        }
+        let first = outbox.report(&status);
+        let ids: Vec<_> = first.answers.iter().map(|answer| answer.id.as_str()).collect();
+        assert_eq!(ids, ["2", "3", "4", "5", "6", "7", "8", "9"]);
+        assert!(outbox.answered(&first), "more are waiting");
+        let mut rest = 0;
+        while let told @ 1.. = outbox.report(&status).answers.len() {
+            rest += told;
+        }
+        assert_eq!(rest, ANSWERS_KEPT - MAX_ANSWERS);
+        assert!(!outbox.answered(&first));
     }
 
     #[test]

@@ -1,26 +1,31 @@
 //! HTTP/2 to visitors (RFC 9113), on the h2 crate: each stream is an exchange of its own. Not on
 //! pingora's session, which rewrites the `Date` of stored responses and has no trailers.
 
-use crate::body::{self, Body, BoxError};
+mod gather;
+mod head;
+mod incoming;
+mod send;
+#[cfg(test)]
+mod tests;
+
 use crate::front::Context;
+use crate::front::deadline::Deadline;
 use crate::listen::Rewind;
 use crate::serve::{Content, Exchange, FastHit, Reply};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use gather::{Gathered, Gatherer};
 use h2::server::SendResponse;
-use h2::{FlowControl, Reason, RecvStream, SendStream};
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, DATE, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE,
-};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body::{Body as _, Frame};
-use http_body_util::BodyExt;
+use h2::{Reason, RecvStream, SendStream};
+use head::Head;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request, StatusCode, Version};
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+use verge_cache::HitContent;
 
 /// What a visitor may send ahead on one stream, in bytes.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -31,6 +36,11 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// Streams that a visitor may have reset while their responses are under way: the guard against rapid
 /// resets (CVE-2023-44487).
 const MAX_RESETS: usize = 64;
+
+/// How many streams a visitor may reset before their responses were whole, unless it takes as many.
+const MAX_EARLY_RESETS: u32 = 200;
+/// How long the end of a connection may take to write.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves a connection to its end.
 pub(super) async fn serve(io: Rewind, context: Context) {
@@ -45,98 +55,238 @@ pub(super) async fn serve(io: Rewind, context: Context) {
         .max_concurrent_reset_streams(MAX_RESETS)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(Some(MAX_RESETS));
-    let handshake = builder.handshake::<_, Bytes>(io);
+    let (gathered, gatherer) = gather::pair(io);
+    let handshake = builder.handshake::<_, Bytes>(gathered);
     let connection = match tokio::time::timeout(context.limits.header, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!(%error, "HTTP/2 handshake failed"),
         Err(_) => return,
     };
-    accept(connection, context).await;
+    gatherer.defer();
+    accept(connection, &gatherer, Shared::new(context)).await;
+    // What the connection's end had to say: GOAWAY and its reason.
+    let last = poll_fn(|cx| gatherer.poll_flush(cx));
+    let _ = tokio::time::timeout(LAST_WORDS, last).await;
 }
 
-async fn accept(mut connection: h2::server::Connection<Rewind, Bytes>, context: Context) {
-    let mut draining = false;
-    let streams = tokio_util::task::TaskTracker::new();
-    streams.close();
+type H2 = h2::server::Connection<Gathered, Bytes>;
+type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
+
+/// What happens next on a connection.
+#[expect(clippy::large_enum_variant, reason = "made and taken apart at once, never kept")]
+enum Event {
+    Accepted(Accepted),
+    Drain,
+    Idle,
+    Broken(std::io::Error),
+}
+
+/// What the streams of a connection share.
+struct Shared {
+    context: Context,
+    /// Streams that ended before their response was whole, nearly all reset by the visitor.
+    resets: AtomicU32,
+}
+
+impl Shared {
+    fn new(context: Context) -> Arc<Shared> {
+        Arc::new(Shared { context, resets: AtomicU32::new(0) })
+    }
+
+    fn ended_early(&self, error: &h2::Error) {
+        self.resets.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%error, "HTTP/2 stream ended");
+    }
+
+    /// Whether a visitor asks in order to reset: most of what it asked for, and more often than one that
+    /// leaves a page does. The requests behind the resets cost an origin what they cost (CVE-2023-44487).
+    fn is_abused(&self, accepted: u32) -> bool {
+        let resets = self.resets.load(Ordering::Relaxed);
+        resets >= MAX_EARLY_RESETS && resets > accepted / 2
+    }
+}
+
+async fn accept(mut connection: H2, gatherer: &Gatherer, shared: Arc<Shared>) {
+    let context = &shared.context;
+    let mut accepted = 0u32;
+    let (mut draining, mut ending) = (false, false);
+    let mut shutdown = Box::pin(context.shutdown.clone().cancelled_owned());
+    let mut clock = Deadline::new(context.limits.idle);
+    let peer = context.connection.peer;
     loop {
-        let idle = async {
-            streams.wait().await;
-            tokio::time::sleep(context.limits.idle).await;
-        };
-        let accepted = tokio::select! {
-            biased;
-            () = context.shutdown.cancelled(), if !draining => {
+        let event = poll_fn(|cx| {
+            if !draining && shutdown.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Drain);
+            }
+            if let Poll::Ready(accepted) = connection.poll_accept(cx) {
+                return Poll::Ready(Event::Accepted(accepted));
+            }
+            match gatherer.poll_flush(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(error)),
+                // A visitor that takes a response slowly is not idle.
+                Poll::Pending if !ending && gatherer.has_moved() => clock.set(context.limits.idle),
+                _ => {}
+            }
+            // Each stream that is a task of its own holds the context.
+            if !ending && Arc::strong_count(&shared) > 1 {
+                clock.set(context.limits.idle);
+            }
+            clock.poll(cx).map(|()| Event::Idle)
+        })
+        .await;
+        match event {
+            Event::Accepted(Some(Ok(_))) if ending => {}
+            Event::Accepted(Some(Ok((request, respond)))) => {
+                clock.set(context.limits.idle);
+                accepted = accepted.saturating_add(1);
+                if shared.is_abused(accepted) {
+                    tracing::debug!(%peer, accepted, "HTTP/2 streams are reset too often");
+                    ending = true;
+                    clock.set(LAST_WORDS);
+                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                } else {
+                    Stream { shared: Arc::clone(&shared), respond }.start(request);
+                }
+            }
+            Event::Accepted(Some(Err(error))) => {
+                return tracing::debug!(%peer, %error, "HTTP/2 connection ended");
+            }
+            Event::Broken(error) => {
+                return tracing::debug!(%peer, %error, "HTTP/2 connection ended");
+            }
+            Event::Accepted(None) => return,
+            Event::Drain => {
                 draining = true;
                 connection.graceful_shutdown();
-                continue;
             }
-            accepted = connection.accept() => accepted,
-            () = idle => {
+            // The visitor takes not even the connection's end.
+            Event::Idle if ending => return,
+            Event::Idle if Arc::strong_count(&shared) > 1 => clock.set(context.limits.idle),
+            Event::Idle => {
+                ending = true;
+                clock.set(LAST_WORDS);
                 connection.abrupt_shutdown(Reason::NO_ERROR);
-                continue;
             }
-        };
-        match accepted {
-            Some(Ok((request, respond))) => {
-                let stream = Stream { context: context.clone(), respond };
-                streams.reopen();
-                streams.spawn(stream.run(request));
-                streams.close();
-            }
-            Some(Err(error)) => {
-                tracing::debug!(peer = %context.connection.peer, %error, "HTTP/2 connection ended");
-                return;
-            }
-            None => return,
         }
     }
 }
 
 struct Stream {
-    context: Context,
+    shared: Arc<Shared>,
     respond: SendResponse<Bytes>,
 }
 
+/// What is left to do for a request after what can be done at once.
+enum Rest {
+    Nothing,
+    Refusal(StatusCode),
+    Content(SendStream<Bytes>, FastHit),
+    Exchange(Head, RecvStream),
+}
+
 impl Stream {
-    async fn run(mut self, request: Request<RecvStream>) {
-        if let Err(error) = self.exchange(request).await {
-            tracing::debug!(%error, "HTTP/2 stream ended");
+    /// Answers a hit at once; all else is a task of its own.
+    fn start(mut self, request: Request<RecvStream>) {
+        let (parts, content) = request.into_parts();
+        let rest = match head::head(parts, self.shared.context.limits.header_fields) {
+            Ok(head) => self.try_hit(head, content),
+            Err(status) => Ok(Rest::Refusal(status)),
+        };
+        match rest {
+            Ok(Rest::Nothing) => {}
+            Ok(rest) => {
+                tokio::spawn(self.run(rest));
+            }
+            Err(error) => self.shared.ended_early(&error),
         }
     }
 
-    async fn exchange(&mut self, request: Request<RecvStream>) -> Result<(), h2::Error> {
-        let (parts, content) = request.into_parts();
-        let head = match head(parts, self.context.limits.header_fields) {
-            Ok(head) => head,
-            Err(status) => {
-                let text = "the request's fields are not valid";
-                let reply = crate::respond::refused(status, text);
-                return self.send(reply, false).await;
+    fn try_hit(&mut self, head: Head, content: RecvStream) -> Result<Rest, h2::Error> {
+        let is_head = head.method == Method::HEAD;
+        if !(is_head || head.method == Method::GET) || !content.is_end_stream() {
+            return Ok(Rest::Exchange(head, content));
+        }
+        let Context { edge, connection, .. } = &self.shared.context;
+        let Head { method, target, authority, headers } = &head;
+        match edge.fast(connection, method, authority, target, headers, Version::HTTP_2) {
+            Some(hit) => self.send_hit(hit, is_head),
+            None => Ok(Rest::Exchange(head, content)),
+        }
+    }
+
+    /// Sends a hit as far as the visitor's window allows at once.
+    fn send_hit(&mut self, hit: FastHit, is_head: bool) -> Result<Rest, h2::Error> {
+        let stored = hit.hit();
+        let mut headers = stored.object.headers().clone();
+        headers.insert(http::header::AGE, HeaderValue::from(stored.age));
+        if let Ok(value) = HeaderValue::from_bytes(&hit.cache_status()) {
+            headers.append("cache-status", value);
+        }
+        let length = if is_head { 0 } else { stored.content.len() };
+        let response = send::response(stored.object.status(), headers);
+        let mut sender = self.respond.send_response(response, length == 0)?;
+        if length == 0 {
+            hit.done(0, true);
+            return Ok(Rest::Nothing);
+        }
+        if let HitContent::Whole(bytes) = &hit.hit().content {
+            sender.reserve_capacity(bytes.len());
+            if sender.capacity() >= bytes.len() {
+                sender.send_data(bytes.clone(), true)?;
+                hit.done(length, true);
+                return Ok(Rest::Nothing);
             }
-        };
+        }
+        Ok(Rest::Content(sender, hit))
+    }
+
+    async fn run(mut self, rest: Rest) {
+        if let Err(error) = self.finish(rest).await {
+            self.shared.ended_early(&error);
+        }
+    }
+
+    async fn finish(&mut self, rest: Rest) -> Result<(), h2::Error> {
+        match rest {
+            Rest::Nothing => Ok(()),
+            Rest::Refusal(status) => {
+                let text = "the request's fields are not valid";
+                self.send(crate::respond::refused(status, text), false).await
+            }
+            Rest::Content(mut sender, hit) => {
+                let stall = self.shared.context.limits.stall;
+                let (count, whole) = match hit.content() {
+                    HitContent::Empty => (0, true),
+                    HitContent::Whole(bytes) => {
+                        let count = bytes.len() as u64;
+                        send::send_data(&mut sender, bytes, true, stall).await?;
+                        (count, true)
+                    }
+                    HitContent::File(part) => send::send_file(&mut sender, part, stall).await?,
+                };
+                hit.done(count, whole);
+                Ok(())
+            }
+            Rest::Exchange(head, content) => self.exchange(head, content).await,
+        }
+    }
+
+    async fn exchange(&mut self, head: Head, content: RecvStream) -> Result<(), h2::Error> {
         let Head { method, target, authority, headers } = head;
         let is_head = method == Method::HEAD;
         let has_content = !content.is_end_stream();
-        if (is_head || method == Method::GET) && !has_content {
-            let Context { edge, connection, .. } = &self.context;
-            let version = Version::HTTP_2;
-            let hit = edge.fast(connection, &method, &authority, &target, &headers, version);
-            if let Some(hit) = hit {
-                return self.send_hit(hit, is_head).await;
-            }
-        }
         let exchange = Exchange {
-            connection: Arc::clone(&self.context.connection),
+            connection: Arc::clone(&self.shared.context.connection),
             method,
             target,
             authority,
             headers,
             version: Version::HTTP_2,
             has_content,
-            content: incoming(content, has_content, self.context.limits.stall),
+            content: incoming::incoming(content, has_content, self.shared.context.limits.stall),
         };
         let serving: BoxFuture<'_, Reply> =
-            Box::pin(Arc::clone(&self.context.edge).serve(exchange));
+            Box::pin(Arc::clone(&self.shared.context.edge).serve(exchange));
         let reply = self.until_reset(serving).await?;
         self.send(reply, is_head).await
     }
@@ -145,263 +295,41 @@ impl Stream {
     async fn until_reset<T>(&mut self, mut work: BoxFuture<'_, T>) -> Result<T, h2::Error> {
         let respond = &mut self.respond;
         poll_fn(|cx| {
-            if let Poll::Ready(done) = work.as_mut().poll(cx) {
-                return Poll::Ready(Ok(done));
-            }
+            // Before the work begins, too: a stream that is reset already costs an origin nothing.
             match respond.poll_reset(cx) {
-                Poll::Ready(Ok(reason)) => Poll::Ready(Err(reason.into())),
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(reason)) => return Poll::Ready(Err(reason.into())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
             }
+            work.as_mut().poll(cx).map(Ok)
         })
         .await
-    }
-
-    async fn send_hit(&mut self, hit: FastHit, is_head: bool) -> Result<(), h2::Error> {
-        let stored = hit.hit();
-        let mut headers = stored.object.headers().clone();
-        headers.insert(http::header::AGE, HeaderValue::from(stored.age));
-        let status = format!("Verge; hit; ttl={}", stored.ttl);
-        if let Ok(value) = HeaderValue::from_str(&status) {
-            headers.append("cache-status", value);
-        }
-        let content = if is_head { Bytes::new() } else { hit.content() };
-        let length = content.len() as u64;
-        let response = response(stored.object.status(), headers);
-        let mut sender = self.respond.send_response(response, content.is_empty())?;
-        if !content.is_empty() {
-            send_data(&mut sender, content, true, self.context.limits.stall).await?;
-        }
-        hit.done(length);
-        Ok(())
     }
 
     async fn send(&mut self, reply: Reply, is_head: bool) -> Result<(), h2::Error> {
         let Reply { status, mut headers, content, record } = reply;
         let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
         // HEAD says the length that GET would have (RFC 9110 section 9.3.2).
-        if let (Content::Whole(bytes), false) = (&content, bodiless) {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        if let (Some(length), false) = (content.length(), bodiless) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         let none = is_head || bodiless;
-        let stall = self.context.limits.stall;
-        let ends = none || matches!(&content, Content::Empty);
-        let mut sender = self.respond.send_response(response(status, headers), ends)?;
+        let stall = self.shared.context.limits.stall;
+        let ends = none || matches!(&content, Content::Empty) || content.length() == Some(0);
+        let mut sender = self.respond.send_response(send::response(status, headers), ends)?;
         let (count, whole) = match content {
             Content::Whole(bytes) if !ends => {
                 let count = bytes.len() as u64;
-                send_data(&mut sender, bytes, true, stall).await?;
+                send::send_data(&mut sender, bytes, true, stall).await?;
                 (count, true)
             }
-            Content::Stream(stream) if !ends => send_stream(&mut sender, stream, stall).await?,
+            Content::File(part) if !ends => send::send_file(&mut sender, part, stall).await?,
+            Content::Stream(stream) if !ends => {
+                send::send_stream(&mut sender, stream, stall).await?
+            }
             _ => (0, true),
         };
         record.done(count, whole);
         Ok(())
-    }
-}
-
-struct Head {
-    method: Method,
-    target: PathAndQuery,
-    authority: HeaderValue,
-    headers: HeaderMap,
-}
-
-/// A request's header section as the rooms behind want it: `Host` from `:authority`, one `Cookie`
-/// (RFC 9113 sections 8.2.3 and 8.3.1), nothing of another protocol's framing.
-fn head(parts: http::request::Parts, max_fields: usize) -> Result<Head, StatusCode> {
-    let bad = StatusCode::BAD_REQUEST;
-    let mut headers = parts.headers;
-    if headers.len() > max_fields {
-        return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-    }
-    let forbidden = [CONNECTION, TRANSFER_ENCODING, UPGRADE];
-    if forbidden.iter().any(|name| headers.contains_key(name)) {
-        return Err(bad);
-    }
-    if headers.get_all(HOST).iter().count() > 1 {
-        return Err(bad);
-    }
-    let named = parts.uri.authority().map(|a| HeaderValue::from_str(a.as_str())).transpose();
-    let authority = match (named.map_err(|_| bad)?, headers.get(HOST)) {
-        (Some(named), Some(host)) if !eq_host(&named, host) => return Err(bad),
-        (Some(named), _) => named,
-        (None, Some(host)) => host.clone(),
-        (None, None) => return Err(bad),
-    };
-    let plain =
-        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-    if authority.is_empty() || authority.len() > 300 || !authority.as_bytes().iter().all(plain) {
-        return Err(bad);
-    }
-    headers.insert(HOST, authority.clone());
-    let target = parts.uri.path_and_query().cloned().ok_or(bad)?;
-    let path = target.as_str();
-    let star = path == "*" && parts.method == Method::OPTIONS;
-    if !(path.starts_with('/') || star) || !path.bytes().all(|b| matches!(b, 0x21..=0x7e)) {
-        return Err(bad);
-    }
-    join_cookies(&mut headers);
-    Ok(Head { method: parts.method, target, authority, headers })
-}
-
-fn eq_host(a: &HeaderValue, b: &HeaderValue) -> bool {
-    a.as_bytes().eq_ignore_ascii_case(b.as_bytes())
-}
-
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().count() > 1 {
-        let crumbs: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-        if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-            headers.insert(COOKIE, joined);
-        }
-    }
-}
-
-fn response(status: StatusCode, mut headers: HeaderMap) -> Response<()> {
-    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, HeaderName::from_static("keep-alive")] {
-        headers.remove(name);
-    }
-    if !headers.contains_key(DATE)
-        && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
-    {
-        headers.insert(DATE, now);
-    }
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-}
-
-async fn send_stream(
-    sender: &mut SendStream<Bytes>,
-    mut stream: Body,
-    stall: Duration,
-) -> Result<(u64, bool), h2::Error> {
-    let mut count = 0;
-    loop {
-        let frame = poll_fn(|cx| {
-            if let Poll::Ready(frame) = Pin::new(&mut stream).poll_frame(cx) {
-                return Poll::Ready(Ok(frame));
-            }
-            match sender.poll_reset(cx) {
-                Poll::Ready(Ok(reason)) => Poll::Ready(Err(reason.into())),
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await?;
-        match frame {
-            None => {
-                sender.send_data(Bytes::new(), true)?;
-                return Ok((count, true));
-            }
-            Some(Err(error)) => {
-                tracing::debug!(%error, "content ended early");
-                sender.send_reset(Reason::INTERNAL_ERROR);
-                return Ok((count, false));
-            }
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    count += data.len() as u64;
-                    let ends = stream.is_end_stream();
-                    send_data(sender, data, ends, stall).await?;
-                    if ends {
-                        return Ok((count, true));
-                    }
-                }
-                Err(frame) => {
-                    if let Ok(trailers) = frame.into_trailers() {
-                        sender.send_trailers(trailers)?;
-                        return Ok((count, true));
-                    }
-                }
-            },
-        }
-    }
-}
-
-/// Sends as the visitor's window allows; late when it stays shut for `stall`.
-async fn send_data(
-    sender: &mut SendStream<Bytes>,
-    mut data: Bytes,
-    ends: bool,
-    stall: Duration,
-) -> Result<(), h2::Error> {
-    if data.is_empty() {
-        return if ends { sender.send_data(data, true) } else { Ok(()) };
-    }
-    while !data.is_empty() {
-        sender.reserve_capacity(data.len());
-        let capacity = poll_fn(|cx| sender.poll_capacity(cx));
-        let room = match tokio::time::timeout(stall, capacity).await {
-            Ok(Some(room)) => room?,
-            Ok(None) => return Err(Reason::CANCEL.into()),
-            Err(_) => {
-                sender.send_reset(Reason::CANCEL);
-                return Err(Reason::CANCEL.into());
-            }
-        };
-        let piece = data.split_to(room.min(data.len()));
-        sender.send_data(piece, ends && data.is_empty())?;
-    }
-    Ok(())
-}
-
-fn incoming(stream: RecvStream, has_content: bool, stall: Duration) -> Body {
-    if !has_content {
-        return body::empty();
-    }
-    Incoming { stream, stall, sleep: None, unreleased: 0 }.boxed_unsync()
-}
-
-/// A request's content; the visitor's window opens as it is read.
-struct Incoming {
-    stream: RecvStream,
-    stall: Duration,
-    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
-    unreleased: usize,
-}
-
-impl Incoming {
-    fn release(&mut self) {
-        let control: &mut FlowControl = self.stream.flow_control();
-        let _ = control.release_capacity(std::mem::take(&mut self.unreleased));
-    }
-}
-
-impl http_body::Body for Incoming {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.get_mut();
-        this.release();
-        match this.stream.poll_data(cx) {
-            Poll::Ready(Some(Ok(data))) => {
-                this.sleep = None;
-                this.unreleased = data.len();
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
-            // Trailers are dropped: a field that frames or routes must not come in by the back door.
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => {
-                let stall = this.stall;
-                let sleep = this.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
-                match sleep.as_mut().poll(cx) {
-                    Poll::Ready(()) => Poll::Ready(Some(Err("the content stalled".into()))),
-                    Poll::Pending => Poll::Pending,
-                }
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
     }
 }

@@ -1,8 +1,11 @@
 //! From a connection to requests and back: HTTP/1.1, HTTP/2 and upgrades. Decides nothing about content;
 //! that is [`crate::serve`].
 
+mod deadline;
 pub mod http1;
 mod http2;
+#[cfg(test)]
+mod testing;
 mod upgrade;
 
 pub use upgrade::Tunnels;

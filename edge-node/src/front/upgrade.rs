@@ -246,7 +246,7 @@ async fn write(session: &mut Session, reply: crate::serve::Reply) -> pingora_cor
     }
     let body = match reply.content {
         Content::Whole(bytes) => bytes,
-        Content::Empty | Content::Stream(_) => Bytes::new(),
+        Content::Empty | Content::File(_) | Content::Stream(_) => Bytes::new(),
     };
     session.write_error_response(header, body).await
 }

@@ -16,13 +16,16 @@ const MAX_PASSES: usize = 8;
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
+const DEBUG_TOKEN: &str = "verge-debug";
+
 /// Fields that are for one connection only (RFC 9110 section 7.6.1), with the ones that are so in
 /// practice.
-const HOP_BY_HOP: [&str; 9] = [
+const HOP_BY_HOP: [&str; 10] = [
     "connection",
     "keep-alive",
     "proxy-connection",
     "proxy-authenticate",
+    "proxy-authentication-info",
     "proxy-authorization",
     "te",
     "transfer-encoding",
@@ -32,7 +35,7 @@ const HOP_BY_HOP: [&str; 9] = [
 
 /// Fields by which a visitor could make an origin believe another address, host, scheme, path or
 /// method than the cache's key has: they would poison what all others get.
-const NOT_FROM_VISITORS: [&str; 26] = [
+const NOT_FROM_VISITORS: [&str; 27] = [
     "forwarded",
     "forwarded-for",
     "x-real-ip",
@@ -60,6 +63,8 @@ const NOT_FROM_VISITORS: [&str; 26] = [
     // `HTTP_PROXY` in a CGI's environment.
     "proxy",
     "expect",
+    // Holds a token that is for the edge alone.
+    DEBUG_TOKEN,
 ];
 
 /// What is known of the request that a message to an origin is made for.
@@ -150,6 +155,7 @@ pub fn to_outside(
     strip_hop_by_hop(headers);
     headers.remove(header::EXPECT);
     headers.remove("proxy");
+    headers.remove(DEBUG_TOKEN);
     mark_passage(headers, hop, edge_id)?;
     set(headers, header::HOST, host);
     Ok(())

@@ -1,7 +1,7 @@
 //! The shortest way: a fresh stored response to a plain request, found and written without a task, a
 //! copy or a wait. What it cannot answer goes the whole way in [`super::Edge::serve`].
 
-use super::{Edge, Record};
+use super::{Edge, Record, VERGE_DEBUG};
 use crate::admit;
 use crate::listen::Connection;
 use crate::routing;
@@ -9,15 +9,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use std::sync::Arc;
-use verge_cache::{Hit, Outcome};
+use verge_cache::{Hit, HitContent, Outcome};
 use verge_config::site::{CachePolicy, CachePosition, Target};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
+/// The most bytes of a hit's `Cache-Status`.
+const STATUS_BYTES: usize = 40;
+
 /// A fresh hit.
 pub struct FastHit {
     hit: Hit,
-    body: Bytes,
     record: Record,
 }
 
@@ -37,7 +39,8 @@ impl Edge {
         if connection.sni().is_some_and(|sni| !admit::is_for(sni, &host)) {
             return None;
         }
-        if headers.contains_key(CDN_LOOP) {
+        // A token of a holder's or not: who asks to be told more goes the whole way.
+        if headers.contains_key(CDN_LOOP) || headers.contains_key(VERGE_DEBUG) {
             return None;
         }
         let snapshot = self.snapshot.load();
@@ -54,12 +57,11 @@ impl Edge {
             policy,
         };
         let hit = self.cache.hit(&request)?;
-        let body = hit.object.body()?;
         let mut record = Record::begin(connection, method, target, version);
         record.set_host(&host);
         record.matched(found.site, found.route);
         record.answered(hit.object.status(), Some(Outcome::Hit));
-        Some(FastHit { hit, body, record })
+        Some(FastHit { hit, record })
     }
 }
 
@@ -90,25 +92,38 @@ impl FastHit {
 
     /// The content.
     #[must_use]
-    pub fn content(&self) -> Bytes {
-        self.body.clone()
+    pub fn content(&self) -> HitContent {
+        self.hit.content.clone()
     }
 
     /// Writes the fields that change from hit to hit: `Age` and `Cache-Status`.
     pub fn write_fields(&self, out: &mut BytesMut) {
         out.put_slice(b"age: ");
         put_number(out, self.hit.age);
-        out.put_slice(b"\r\ncache-status: Verge; hit; ttl=");
+        out.put_slice(b"\r\ncache-status: ");
+        self.put_status(out);
+        out.put_slice(b"\r\n");
+    }
+
+    /// The value of `Cache-Status`, for protocols other than HTTP/1.1.
+    #[must_use]
+    pub fn cache_status(&self) -> BytesMut {
+        let mut out = BytesMut::with_capacity(STATUS_BYTES);
+        self.put_status(&mut out);
+        out
+    }
+
+    fn put_status(&self, out: &mut BytesMut) {
+        out.put_slice(b"Verge; hit; ttl=");
         if self.hit.ttl < 0 {
             out.put_u8(b'-');
         }
         put_number(out, self.hit.ttl.unsigned_abs());
-        out.put_slice(b"\r\n");
     }
 
-    /// It was written, with so many bytes of content.
-    pub fn done(self, bytes: u64) {
-        self.record.done(bytes, true);
+    /// It was written, with so many bytes of content; whole or not.
+    pub fn done(self, bytes: u64, whole: bool) {
+        self.record.done(bytes, whole);
     }
 }
 

@@ -202,7 +202,8 @@ impl Guest {
         let request = Admitted { host, method, target, headers, has_content, hop };
         let position = self.route.cache.position;
         if matches!(position, CachePosition::Behind | CachePosition::Both) {
-            let answer = self.edge.through_cache(&self.site, &policy, pool, request, content).await;
+            let answer =
+                self.edge.through_cache(&self.site, &policy, pool, request, content, None).await;
             return answer.map(Answer::into_response).map_err(from_edge);
         }
         origin_source::send(&pool, &request, content).await.map_err(from_edge)
@@ -245,6 +246,7 @@ impl Answer {
         let content = match self.content {
             Content::Empty => body::empty(),
             Content::Whole(bytes) => body::full(bytes),
+            Content::File(part) => body::file::stream(part),
             Content::Stream(body) => body,
         };
         let mut response = http::Response::new(content);

@@ -1,19 +1,23 @@
 //! From an admitted request to its response: picks the way of a match, and puts the cache before and
 //! behind a handler. Knows no sockets and no protocol.
 
+mod debug;
 mod explain;
 mod fast;
 mod fixed;
 mod guest;
+mod hops;
 mod origin_source;
 mod record;
 
-pub use explain::ExplainError;
+pub use debug::VERGE_DEBUG;
+pub use explain::{ExplainError, Explained, Wondered};
 pub use fast::FastHit;
 pub use record::Record;
 
 use crate::admit;
 use crate::body::Body;
+use crate::body::file::FilePart;
 use crate::listen::Connection;
 use crate::origin::outgoing::is_loop;
 use crate::origin::{Hop, OriginPool, Outside};
@@ -21,6 +25,8 @@ use crate::respond::{self, EdgeError};
 use crate::routing;
 use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
 use bytes::Bytes;
+use debug::Debugging;
+use http::header::CONTENT_LOCATION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use origin_source::OriginSource;
@@ -78,6 +84,8 @@ pub enum Content {
     Empty,
     /// All of it.
     Whole(Bytes),
+    /// All of it, in a file.
+    File(FilePart),
     /// As it arrives.
     Stream(Body),
 }
@@ -105,6 +113,18 @@ struct Answer {
     headers: HeaderMap,
     content: Content,
     outcome: Option<verge_cache::Outcome>,
+}
+
+impl Content {
+    /// Its length in bytes, where all of it is there and there is any.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Content::Whole(bytes) => Some(bytes.len() as u64),
+            Content::File(part) => Some(part.len),
+            Content::Empty | Content::Stream(_) => None,
+        }
+    }
 }
 
 impl Edge {
@@ -137,8 +157,12 @@ impl Edge {
     pub async fn serve(self: Arc<Self>, exchange: Exchange) -> Reply {
         let mut record = Record::start(&exchange);
         let snapshot = self.snapshot.load_full();
-        match self.answer(&snapshot, exchange, &mut record).await {
-            Ok(answer) => {
+        let mut debugging = None;
+        match self.answer(&snapshot, exchange, &mut record, &mut debugging).await {
+            Ok(mut answer) => {
+                if let Some(debugging) = &debugging {
+                    debugging.tell(&self, answer.outcome, &mut answer.headers);
+                }
                 record.answered(answer.status, answer.outcome);
                 let Answer { status, headers, content, .. } = answer;
                 Reply { status, headers, content, record }
@@ -146,7 +170,11 @@ impl Edge {
             Err(error) => {
                 tracing::debug!(%error, "request failed");
                 record.failed(&error);
-                respond::error(&error, record)
+                let mut reply = respond::error(&error, record);
+                if let Some(debugging) = &debugging {
+                    debugging.tell_failure(&self, &error, &mut reply.headers);
+                }
+                reply
             }
         }
     }
@@ -154,15 +182,19 @@ impl Edge {
     async fn answer(
         self: &Arc<Self>,
         snapshot: &Snapshot,
-        exchange: Exchange,
+        mut exchange: Exchange,
         record: &mut Record,
+        debugging: &mut Option<Box<Debugging>>,
     ) -> Result<Answer, EdgeError> {
+        let token = debug::take_token(&mut exchange.headers);
         let (request, content) = admit::admit(&self.id, exchange)?;
         let path = request.target.path();
         let found = routing::find(snapshot, &request.host, path)
             .map_err(|why| admit::no_route(why, snapshot, &request.host))?;
         record.matched(found.site, found.route);
         let (site, route) = (Arc::clone(found.site), Arc::clone(found.route));
+        *debugging = Debugging::begin(self, token.as_ref(), &site, &route, &request);
+        let debugging = debugging.as_deref();
         match &route.target {
             Target::Static(response) => Ok(fixed::response(response)),
             Target::Redirect { to, status } => {
@@ -170,11 +202,11 @@ impl Edge {
             }
             Target::Origin(origin) => {
                 let pool = pool(&site, &origin.name)?;
-                self.through_cache(&site, &route.cache, pool, request, content).await
+                self.through_cache(&site, &route.cache, pool, request, content, debugging).await
             }
             Target::Handler { handler, origin } => {
                 let guest = guest::Guest::new(self, &site, &route, handler, origin.as_deref())?;
-                self.handled(&site, &route, guest, request, content).await
+                self.handled(&site, &route, guest, request, content, debugging).await
             }
         }
     }
@@ -185,15 +217,52 @@ impl Edge {
         site: &Arc<SiteRuntime>,
         policy: &Arc<CachePolicy>,
         pool: Arc<OriginPool>,
-        request: Admitted,
+        mut request: Admitted,
         content: Body,
+        debugging: Option<&Debugging>,
     ) -> Result<Answer, EdgeError> {
+        if let Some(answer) = hops::count(&mut request) {
+            return Ok(answer);
+        }
         if cacheable(&request, policy) {
             let source = OriginSource::new(pool, request.target.clone(), request.hop.clone());
-            return self.cached(site, policy, Arc::new(source), &request).await;
+            let source = watched(Arc::new(source), debugging);
+            return self.cached(site, policy, source, &request).await;
         }
+        let posted = request.method == Method::POST && !matches!(policy.mode, CacheMode::Bypass);
+        // Noted before the origin is asked, as every fill does.
+        let begun = posted.then(|| self.cache.begin(&site.name));
         let response = origin_source::send(&pool, &request, content).await?;
-        Ok(self.passed(&request.key(site, policy), response, bypass_reason(&request)))
+        let key = request.key(site, policy);
+        match begun.filter(|_| response.headers().contains_key(CONTENT_LOCATION)) {
+            Some(begun) => self.posted(&key, begun, response).await,
+            None => Ok(self.passed(&key, response, bypass_reason(&request))),
+        }
+    }
+
+    /// The answer to a POST that may be what a GET would give (RFC 9110 section 9.3.3).
+    async fn posted(
+        &self,
+        key: &verge_cache::Request<'_>,
+        begun: verge_cache::Begun,
+        response: http::Response<Body>,
+    ) -> Result<Answer, EdgeError> {
+        let (parts, body) = response.into_parts();
+        if parts.status.is_success() {
+            self.cache.invalidate(key, &parts.headers);
+        }
+        let answer = verge_cache::SourceResponse {
+            status: parts.status,
+            headers: parts.headers.clone(),
+            body,
+        };
+        match self.cache.adopt(*key, begun, answer).await {
+            Ok(response) => Ok(Answer::cached(response?)),
+            Err(answer) => {
+                let response = http::Response::from_parts(parts, answer.body);
+                Ok(self.passed(key, response, "method"))
+            }
+        }
     }
 
     /// A handler's answer, with the cache before it where the route says so.
@@ -204,11 +273,13 @@ impl Edge {
         guest: guest::Guest,
         request: Admitted,
         content: Body,
+        debugging: Option<&Debugging>,
     ) -> Result<Answer, EdgeError> {
         let before = matches!(route.cache.position, CachePosition::Before | CachePosition::Both);
         if before && cacheable(&request, &route.cache) {
             let source = guest.into_source(request.clone());
-            return self.cached(site, &route.cache, Arc::new(source), &request).await;
+            let source = watched(Arc::new(source), debugging);
+            return self.cached(site, &route.cache, source, &request).await;
         }
         let response = guest.call(&request, content).await.map_err(EdgeError::Handler)?;
         if before {
@@ -225,17 +296,7 @@ impl Edge {
         source: Arc<dyn Source>,
         request: &Admitted,
     ) -> Result<Answer, EdgeError> {
-        let response = self.cache.serve(request.key(site, policy), source).await?;
-        Ok(Answer {
-            status: response.status,
-            headers: response.headers,
-            content: match response.body {
-                verge_cache::Body::Empty => Content::Empty,
-                verge_cache::Body::Whole(bytes) => Content::Whole(bytes),
-                verge_cache::Body::Stream(stream) => Content::Stream(stream),
-            },
-            outcome: Some(response.outcome),
-        })
+        Ok(Answer::cached(self.cache.serve(request.key(site, policy), source).await?))
     }
 
     /// A response that went past the cache: what it invalidates (RFC 9111 section 4.4), and why.
@@ -280,6 +341,21 @@ impl Admitted {
 }
 
 impl Answer {
+    /// What the cache answered.
+    fn cached(response: verge_cache::Response) -> Answer {
+        Answer {
+            status: response.status,
+            headers: response.headers,
+            content: match response.body {
+                verge_cache::Body::Empty => Content::Empty,
+                verge_cache::Body::Whole(bytes) => Content::Whole(bytes),
+                verge_cache::Body::File(part) => Content::File(part),
+                verge_cache::Body::Stream(stream) => Content::Stream(stream),
+            },
+            outcome: Some(response.outcome),
+        }
+    }
+
     fn passed(response: http::Response<Body>) -> Answer {
         let (mut parts, body) = response.into_parts();
         for name in ["cache-tag", "surrogate-key", "verge-cdn-cache-control"] {
@@ -299,6 +375,13 @@ impl Answer {
 fn cacheable(request: &Admitted, policy: &CachePolicy) -> bool {
     let readable = request.method == Method::GET || request.method == Method::HEAD;
     readable && !request.has_content && policy.mode != CacheMode::Bypass
+}
+
+fn watched(source: Arc<dyn Source>, debugging: Option<&Debugging>) -> Arc<dyn Source> {
+    match debugging {
+        Some(debugging) => debugging.watch(source),
+        None => source,
+    }
 }
 
 fn bypass_reason(request: &Admitted) -> &'static str {

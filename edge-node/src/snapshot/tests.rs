@@ -27,6 +27,7 @@ fn site(name: &str, revision: u64, domains: &[Domain]) -> Arc<SiteRuntime> {
         handlers: BTreeMap::new(),
         routes: vec![Arc::new(route)],
         client_cache_control: ClientCacheControl::Honour,
+        debug_tokens: Vec::new(),
     };
     Arc::new(SiteRuntime::new(Parts {
         site: Arc::new(site),

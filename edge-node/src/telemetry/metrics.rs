@@ -107,6 +107,8 @@ pub struct Metrics {
     pub cache_objects: IntGauge,
     /// Bytes stored now.
     pub cache_bytes: IntGauge,
+    /// Operations of the cache's disk that failed, since the start.
+    pub cache_disk_faults: IntGauge,
     /// 1 while the feed is open.
     pub feed_connected: IntGauge,
     /// The last revision applied.
@@ -177,6 +179,11 @@ impl Metrics {
             purged_objects: counter(&r, "cache_purged_objects_total", "Objects purges matched.")?,
             cache_objects: gauge(&r, "cache_objects", "Objects stored.")?,
             cache_bytes: gauge(&r, "cache_bytes", "Bytes stored.")?,
+            cache_disk_faults: gauge(
+                &r,
+                "cache_disk_faults",
+                "Operations of the cache's disk that failed, since the start.",
+            )?,
             feed_connected: gauge(&r, "control_link_connected", "1 while the feed is open.")?,
             applied_revision: gauge(&r, "control_link_applied_revision", "Last revision applied.")?,
             feed_lag: gauge(&r, "control_link_lag_revisions", "Revisions not yet applied.")?,

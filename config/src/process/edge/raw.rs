@@ -16,6 +16,8 @@ use url::Url;
 
 /// More threads than any machine has cores for.
 pub(super) const MAX_THREADS: u64 = 1_024;
+/// The smallest disk tier, in bytes.
+pub(super) const MIN_DISK: u64 = 1 << 20;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -56,6 +58,9 @@ struct RawCache {
     ram: Option<String>,
     dir: Option<PathBuf>,
     disk: Option<String>,
+    max_object: Option<String>,
+    ram_object: Option<String>,
+    slice: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -179,10 +184,18 @@ fn certificates(raw: Vec<RawCertificate>, faults: &mut Faults) -> Vec<Certificat
 impl RawCache {
     fn check(self, faults: &mut Faults) -> CacheStorage {
         let default = CacheStorage::default();
+        let mut size = |name: &str, text: Option<String>, default, bounds| {
+            faults.size(&format!("cache.{name}"), text.as_deref(), default, bounds)
+        };
+        let is_given = self.max_object.is_some();
+        let max_object = size("max_object", self.max_object, 1 << 30, 1..=1 << 60);
         CacheStorage {
-            ram: faults.size("cache.ram", self.ram.as_deref(), default.ram, 1 << 20..=1 << 50),
+            ram: size("ram", self.ram, default.ram, 0..=1 << 50),
             dir: self.dir,
-            disk: faults.size("cache.disk", self.disk.as_deref(), default.disk, 1 << 20..=1 << 60),
+            disk: size("disk", self.disk, default.disk, MIN_DISK..=1 << 60),
+            max_object: is_given.then_some(max_object),
+            ram_object: size("ram_object", self.ram_object, default.ram_object, 0..=1 << 30),
+            slice: size("slice", self.slice, default.slice, 64 << 10..=64 << 20),
         }
     }
 }
@@ -263,11 +276,22 @@ mod tests {
     }
 
     #[test]
+    fn the_cache_says_what_goes_where() {
+        let text = "name = 'a'\ncontrol = 'http://127.0.0.1:7700/'\nstate_dir = '/s'\n\
+                    [listen]\nhttp = ['127.0.0.1:0']\n[cache]\nram = '0'\ndir = '/c'\n\
+                    max_object = '5GiB'\nram_object = '64KiB'\nslice = '2MiB'\n";
+        let cache = EdgeConfig::from_toml(text).unwrap().cache;
+        assert_eq!((cache.ram, cache.max_object), (0, Some(5 << 30)));
+        assert_eq!((cache.ram_object, cache.slice), (64 << 10, 2 << 20));
+        assert_eq!(cache.disk, 10 << 30);
+    }
+
+    #[test]
     fn every_fault_at_once() {
         let text = "name = 'A B'\ncontrol = 'ftp://x'\njoin_token = 'a'\njoin_token_file = 'b'\n\
                     admin = '0.0.0.0:9090'\nthreads = 0\nthrads = 1\n\
                     [listen]\nhttp = ['80']\nhttps = ['0.0.0.0:443']\n\
-                    [cache]\nram = '1B'\n[limits]\nheader = 'big'\nheader_timeout = '2d'\n\
+                    [cache]\nram = 'x'\nslice = '1B'\n[limits]\nheader = 'big'\nheader_timeout = '2d'\n\
                     [handlers]\ninstances = 0\n";
         let faults = EdgeConfig::from_toml(text).unwrap_err();
         let mut paths: Vec<_> = faults.0.iter().map(|fault| fault.path.as_str()).collect();
@@ -277,6 +301,7 @@ mod tests {
             [
                 "admin",
                 "cache.ram",
+                "cache.slice",
                 "control",
                 "handlers.instances",
                 "join_token_file",

@@ -5,11 +5,14 @@ use crate::Faults;
 use crate::check::YEAR;
 use crate::read::key_notation;
 use crate::site::{
-    CacheDocument, CacheMode, CachePolicy, CachePosition, ClientCacheControl, QueryKey,
-    TtlDocument, TtlRule, TtlRules,
+    CacheDocument, CacheMode, CachePolicy, CachePosition, ClientCacheControl, Coding,
+    CompressDocument, CompressRule, KeyRule, MAX_KEY_NAMES, QueryKey, TtlDocument, TtlRule,
+    TtlRules, TypePattern,
 };
 use crate::units::quote;
-use std::collections::BTreeMap;
+use http::HeaderName;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The statuses that are cacheable by default, as ranges (RFC 9110 section 15.1).
@@ -30,6 +33,10 @@ const MAX_TAG_BYTES: usize = 1_024;
 /// The most parameters that a key names, and the longest.
 const MAX_PARAMETERS: usize = 64;
 const MAX_PARAMETER_BYTES: usize = 256;
+/// The most media types of a route that are compressed.
+const MAX_TYPES: usize = 64;
+/// The largest least length of what is compressed, in bytes.
+const MAX_COMPRESS_MIN: u64 = 1 << 30;
 /// The most rules by status.
 const MAX_TTL_RULES: usize = 64;
 
@@ -91,7 +98,8 @@ pub(super) fn check(
             (Mode::Respect, _) => CacheMode::Respect,
             (Mode::Bypass, _) => CacheMode::Bypass,
         },
-        query: query(&format!("{path}.query"), raw.query.as_deref(), faults),
+        key: Arc::new(key(path, raw, faults)),
+        compress: compress(&format!("{path}.compress"), raw.compress.as_ref(), faults),
         tags: tags(&format!("{path}.tags"), &raw.tags, faults),
         position: position(&format!("{path}.position"), raw.position.as_deref(), kind, faults),
         client_cache_control,
@@ -119,6 +127,9 @@ fn fields_of_mode(path: &str, raw: &CacheDocument, mode: Mode, faults: &mut Faul
         ("stale_while_revalidate", raw.stale_while_revalidate.is_some()),
         ("stale_if_error", raw.stale_if_error.is_some()),
         ("query", raw.query.is_some()),
+        ("headers", !raw.headers.is_empty()),
+        ("cookies", !raw.cookies.is_empty()),
+        ("compress", raw.compress.as_ref().is_some_and(|c| *c != CompressDocument::Switch(false))),
         ("tags", !raw.tags.is_empty()),
     ];
     for (name, _) in given.iter().filter(|(_, given)| *given) {
@@ -187,6 +198,74 @@ fn statuses(text: &str) -> Option<(u16, u16)> {
     (low <= high).then_some((low, high))
 }
 
+fn key(path: &str, raw: &CacheDocument, faults: &mut Faults) -> KeyRule {
+    let query = query(&format!("{path}.query"), raw.query.as_deref(), faults);
+    let headers = key_names(&format!("{path}.headers"), &raw.headers, faults, key_header);
+    let cookies = key_names(&format!("{path}.cookies"), &raw.cookies, faults, key_cookie);
+    KeyRule::new(query, headers, cookies)
+}
+
+/// Names of fields or of cookies, each once.
+fn key_names<T: Clone + Eq + std::hash::Hash>(
+    path: &str,
+    raw: &[String],
+    faults: &mut Faults,
+    check: impl Fn(&str) -> Result<T, String>,
+) -> Vec<T> {
+    over(path, raw.len(), MAX_KEY_NAMES, faults);
+    let mut seen = HashSet::new();
+    let mut names = Vec::new();
+    for (index, text) in raw.iter().take(MAX_KEY_NAMES).enumerate() {
+        match check(text) {
+            Ok(name) if !seen.insert(name.clone()) => {
+                faults.add(format!("{path}[{index}]"), format!("{} is there already", quote(text)));
+            }
+            Ok(name) => names.push(name),
+            Err(message) => faults.add(format!("{path}[{index}]"), message),
+        }
+    }
+    names
+}
+
+/// A request field that a key may hold. Refused with their reasons: what differs from visitor to visitor,
+/// what the key holds already, and what the cache itself acts upon.
+fn key_header(text: &str) -> Result<HeaderName, String> {
+    let name = HeaderName::try_from(text)
+        .ok()
+        .filter(|_| text.len() <= MAX_PARAMETER_BYTES)
+        .ok_or_else(|| format!("{} is not a field's name", quote(text)))?;
+    let why = match name.as_str() {
+        "cookie" => "differs from visitor to visitor; name single cookies in \"cookies\"",
+        "authorization" | "proxy-authorization" => {
+            "names one visitor; what answers it is shared only where the response allows it"
+        }
+        "host" => "takes part in every key already",
+        "accept-encoding" => "is taken care of by Vary and by compression",
+        "range"
+        | "if-range"
+        | "if-match"
+        | "if-none-match"
+        | "if-modified-since"
+        | "if-unmodified-since" => "is answered from one stored response for all its values",
+        "cache-control" | "pragma" => "tells the cache what to do and selects no response",
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer"
+        | "transfer-encoding" | "upgrade" | "content-length" | "expect" | "max-forwards" => {
+            "is of the connection or the message, not of what is asked for"
+        }
+        _ => return Ok(name),
+    };
+    Err(format!("{} cannot take part in the key: it {why}", quote(text)))
+}
+
+/// A cookie's name: a token (RFC 6265 section 4.1.1).
+fn key_cookie(text: &str) -> Result<String, String> {
+    let odd = |b: u8| !b.is_ascii_graphic() || b"()<>@,;:\\\"/[]?={}".contains(&b);
+    if text.is_empty() || text.len() > MAX_PARAMETER_BYTES || text.bytes().any(odd) {
+        return Err(format!("{} is not a cookie's name", quote(text)));
+    }
+    Ok(text.to_owned())
+}
+
 fn query(path: &str, text: Option<&str>, faults: &mut Faults) -> QueryKey {
     let Some(text) = text else { return QueryKey::All };
     if let Some((word @ ("include" | "exclude"), names)) = text.split_once(':') {
@@ -213,6 +292,66 @@ fn query(path: &str, text: Option<&str>, faults: &mut Faults) -> QueryKey {
         Some(2) => QueryKey::Sort,
         _ => QueryKey::All,
     }
+}
+
+fn compress(
+    path: &str,
+    raw: Option<&CompressDocument>,
+    faults: &mut Faults,
+) -> Option<Arc<CompressRule>> {
+    let raw = match raw {
+        None | Some(CompressDocument::Switch(true)) => return CachePolicy::default().compress,
+        Some(CompressDocument::Switch(false)) => return None,
+        Some(CompressDocument::Table(raw)) => raw,
+    };
+    let mut rule = CompressRule::default();
+    let min = format!("{path}.min");
+    rule.min = faults.size(&min, raw.min.as_deref(), rule.min, 0..=MAX_COMPRESS_MIN);
+    if let Some(types) = &raw.types {
+        rule.types = media_types(&format!("{path}.types"), types, faults);
+    }
+    if let Some(codings) = &raw.codings {
+        rule.codings = codings_of(&format!("{path}.codings"), codings, faults);
+    }
+    Some(Arc::new(rule))
+}
+
+fn media_types(path: &str, raw: &[String], faults: &mut Faults) -> Vec<TypePattern> {
+    if raw.is_empty() {
+        faults.add(path, "is empty: write compress = false for none");
+    }
+    over(path, raw.len(), MAX_TYPES, faults);
+    let mut types = Vec::new();
+    for (index, text) in raw.iter().take(MAX_TYPES).enumerate() {
+        match TypePattern::parse(text).filter(|_| text.len() <= MAX_PARAMETER_BYTES) {
+            Some(pattern) => types.push(pattern),
+            None => faults.add(
+                format!("{path}[{index}]"),
+                format!("{} is not a media type: text/html, text/*, *+json", quote(text)),
+            ),
+        }
+    }
+    types
+}
+
+fn codings_of(path: &str, raw: &[String], faults: &mut Faults) -> Vec<Coding> {
+    let words = Coding::ALL.map(|coding| (coding.name(), coding));
+    if raw.is_empty() {
+        faults.add(path, "is empty: write compress = false for none");
+    }
+    over(path, raw.len(), words.len(), faults);
+    let mut codings = Vec::new();
+    for (index, text) in raw.iter().take(words.len()).enumerate() {
+        let path = format!("{path}[{index}]");
+        match choice(&path, Some(text), &words, faults) {
+            Some(coding) if codings.contains(&coding) => {
+                faults.add(path, format!("{} is there already", quote(text)));
+            }
+            Some(coding) => codings.push(coding),
+            None => {}
+        }
+    }
+    codings
 }
 
 fn tags(path: &str, raw: &[String], faults: &mut Faults) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Every rule of a site file, each with a document that breaks it and one that keeps it.
 
 use super::*;
-use crate::site::{CacheMode, CachePosition, QueryKey, Target};
+use crate::site::{CacheMode, CachePosition, Coding, QueryKey, Target};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -45,16 +45,21 @@ fn the_example_is_valid_and_means_what_it_says() {
     let CacheMode::Override(rules) = &site.routes[0].cache.mode else { panic!("no override") };
     assert_eq!(rules.of(200), Some(Duration::from_secs(86_400)));
     assert_eq!(rules.of(302), None);
-    assert_eq!(site.routes[0].cache.query, QueryKey::Ignore);
+    assert_eq!(site.routes[0].cache.key.query(), &QueryKey::Ignore);
     let CacheMode::Override(rules) = &site.routes[1].cache.mode else { panic!("no override") };
     assert_eq!(rules.of(204), Some(Duration::from_secs(300)));
     assert_eq!(rules.of(404), Some(Duration::from_secs(10)));
-    let Target::Handler { handler, origin: Some(_) } = &site.routes[2].target else {
+    let key = &site.routes[1].cache.key;
+    assert_eq!((key.headers()[0].as_str(), &*key.cookies()[0]), ("x-device", "lang"));
+    let compress = site.routes[2].cache.compress.as_ref().unwrap();
+    assert_eq!((compress.min, &compress.codings[..]), (2048, &[Coding::Brotli, Coding::Gzip][..]));
+    let Target::Handler { handler, origin: Some(_) } = &site.routes[3].target else {
         panic!("no handler")
     };
     assert_eq!(handler.limits, crate::site::HandlerLimits::default());
-    assert_eq!(site.routes[2].cache.position, CachePosition::Behind);
-    assert_eq!(site.routes[6].index, 6);
+    assert_eq!(site.debug_tokens, [[0x0f; 32]]);
+    assert_eq!(site.routes[3].cache.position, CachePosition::Behind);
+    assert_eq!(site.routes[7].index, 7);
     // What is sent is what was written.
     let again = SiteDocument::from_json(document.to_json().as_bytes()).unwrap();
     assert_eq!(again, document);
@@ -315,6 +320,12 @@ fn cache_policies() {
         "mode='override', ttl={ '404'='1s', '400-499'='2s', '200-599'='1m' }",
         "query='exclude:utm_source,utm_medium'",
         "mode='bypass'",
+        "compress=true",
+        "compress=false",
+        "compress={}",
+        "compress={ types=['text/html', 'font/*', '*+json'], min='0', codings=['br', 'gzip'] }",
+        "mode='bypass', compress=false",
+        "headers=['X-Device', 'accept-language'], cookies=['lang', 'LANG']",
     ] {
         assert_eq!(cache(right), [""; 0], "{right}");
     }
@@ -331,6 +342,31 @@ fn cache_policies() {
         ("mode='bypass', tags=['a']", "cache.tags: has no effect"),
         ("query='ignored'", "did you mean \"ignore\"?"),
         ("query='include:'", "is not a parameter's name"),
+        ("headers=['x-a', 'x b']", "cache.headers[1]: \"x b\" is not a field's name"),
+        ("headers=['x-a', 'X-A']", "cache.headers[1]: \"X-A\" is there already"),
+        ("headers=['Cookie']", "name single cookies in \"cookies\""),
+        ("headers=['Authorization']", "cache.headers[0]: \"Authorization\" cannot take part"),
+        ("headers=['host']", "takes part in every key already"),
+        ("headers=['range']", "one stored response for all its values"),
+        ("headers=['cache-control']", "tells the cache what to do"),
+        ("cookies=['a=b']", "cache.cookies[0]: \"a=b\" is not a cookie's name"),
+        ("cookies=['']", "cache.cookies[0]"),
+        ("header=['a']", "did you mean \"headers\"?"),
+        ("compress='yes'", "cache.compress: "),
+        ("compress={ type=['text/*'] }", "did you mean \"types\"?"),
+        ("compress={ types=[] }", "cache.compress.types: is empty"),
+        (
+            "compress={ types=['text/*', '*'] }",
+            "cache.compress.types[1]: \"*\" is not a media type",
+        ),
+        ("compress={ min='1k' }", "cache.compress.min"),
+        ("compress={ min='2GiB' }", "cache.compress.min: 2GiB is out of bounds"),
+        ("compress={ codings=['gz'] }", "cache.compress.codings[0]: \"gz\" is not known here"),
+        ("compress={ codings=['br', 'br'] }", "cache.compress.codings[1]: \"br\" is there already"),
+        ("compress={ codings=[] }", "cache.compress.codings: is empty"),
+        ("mode='bypass', compress=true", "cache.compress: has no effect"),
+        ("mode='bypass', cookies=['a']", "cache.cookies: has no effect"),
+        ("mode='bypass', headers=['a']", "cache.headers: has no effect"),
         ("tags=['a b']", "cache.tags[0]"),
         ("tags=['']", "cache.tags[0]"),
         ("position='behind'", "is for routes with a handler"),
@@ -341,6 +377,32 @@ fn cache_policies() {
     assert_eq!(handled("", "before"), [""; 0]);
     one(&handled("", "behind"), "needs an origin in this route");
     one(&route("path='/a'\nredirect={to='/b'}\ncache={}"), "never stored");
+}
+
+#[test]
+fn a_key_names_sixteen_fields_and_no_more() {
+    let list = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("'x-{n}'")).collect();
+        route(&format!("path='/*'\norigin='web'\ncache={{ headers=[{}] }}", names.join(",")))
+    };
+    assert_eq!(list(16), [""; 0]);
+    one(&list(17), "cache.headers: 17 entries; at most 16");
+}
+
+#[test]
+fn compression_is_as_the_route_says() {
+    let rule = |fields: &str| {
+        let text = with(&format!("[[routes]]\npath='/*'\norigin='web'\ncache={{ {fields} }}"));
+        Site::from_toml(&text, Context::Standalone).unwrap().1.routes[0].cache.compress.clone()
+    };
+    let default = rule("").unwrap();
+    assert_eq!((default.min, &default.codings[..]), (1024, &Coding::ALL[..]));
+    assert!(default.takes("text/css") && !default.takes("image/png"));
+    assert_eq!(rule("compress=true"), Some(default));
+    assert_eq!(rule("compress=false"), None);
+    let own = rule("compress={ types=['image/*'], min='2KiB', codings=['gzip', 'br'] }").unwrap();
+    assert_eq!((own.min, &own.codings[..]), (2048, &[Coding::Gzip, Coding::Brotli][..]));
+    assert!(!own.takes("text/css") && own.takes("image/png"));
 }
 
 #[test]

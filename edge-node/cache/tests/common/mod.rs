@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use verge_cache::{
-    Body, BoxError, Cache, CacheError, Clock, ManualClock, Outcome, Request, Response, Settings,
-    Source, SourceError, SourceRequest, SourceResponse, StreamBody,
+    Body, BoxError, Cache, CacheError, Clock, DiskSettings, ManualClock, Outcome, Request,
+    Response, Settings, Source, SourceError, SourceRequest, SourceResponse, StreamBody,
 };
 use verge_config::Revision;
 use verge_config::purge::{Mode, Purge, Selector};
@@ -122,6 +122,7 @@ pub struct Bench {
     pub clock: Arc<ManualClock>,
     pub site: Arc<str>,
     pub policy: Arc<CachePolicy>,
+    pub folder: Option<Arc<tempfile::TempDir>>,
 }
 
 /// A response, read to its end.
@@ -153,12 +154,51 @@ impl Bench {
     }
 
     pub fn with(change: impl FnOnce(&mut Settings), policy: CachePolicy) -> Bench {
-        let clock = ManualClock::new(NOW);
+        // Everything about caching holds on either tier.
+        let tier = std::env::var("VERGE_CACHE_TIER").is_ok_and(|tier| tier == "disk");
+        let folder = tier.then(|| Arc::new(tempfile::tempdir().unwrap()));
+        let bench = Bench::open(ManualClock::new(NOW), folder, change, policy).unwrap();
+        while !bench.cache.is_warm() {
+            std::thread::yield_now();
+        }
+        bench
+    }
+
+    /// On the disk alone, in a folder that may have been used before: an earlier user of it may still be
+    /// letting go.
+    pub async fn on_disk(folder: &Arc<tempfile::TempDir>, clock: &Arc<ManualClock>) -> Bench {
+        loop {
+            let (clock, folder) = (Arc::clone(clock), Some(Arc::clone(folder)));
+            match Bench::open(clock, folder, |_| {}, CachePolicy::default()) {
+                Err(verge_cache::DiskError::Taken(_)) => tokio::task::yield_now().await,
+                bench => {
+                    let bench = bench.unwrap();
+                    while !bench.cache.is_warm() {
+                        tokio::task::yield_now().await;
+                    }
+                    return bench;
+                }
+            }
+        }
+    }
+
+    pub fn open(
+        clock: Arc<ManualClock>,
+        folder: Option<Arc<tempfile::TempDir>>,
+        change: impl FnOnce(&mut Settings),
+        policy: CachePolicy,
+    ) -> Result<Bench, verge_cache::DiskError> {
         let mut settings =
             Settings { clock: Clock::Manual(Arc::clone(&clock)), ..Settings::default() };
+        if let Some(folder) = &folder {
+            settings.ram_bytes = 0;
+            let folder = folder.path().to_owned();
+            settings.disk =
+                Some(DiskSettings { folder, bytes: 1 << 30, ram_object_bytes: 1 << 20 });
+        }
         change(&mut settings);
-        let cache = Cache::new(settings);
-        Bench { cache, clock, site: "shop".into(), policy: Arc::new(policy) }
+        let cache = Cache::open(settings)?;
+        Ok(Bench { cache, clock, site: "shop".into(), policy: Arc::new(policy), folder })
     }
 
     pub fn advance(&self, seconds: u64) {
@@ -239,6 +279,12 @@ pub async fn read(response: Response) -> Result<Got, String> {
     let body = match body {
         Body::Empty => Bytes::new(),
         Body::Whole(bytes) => bytes,
+        Body::File(part) => {
+            use std::os::unix::fs::FileExt;
+            let mut content = vec![0; usize::try_from(part.len).unwrap()];
+            part.file.read_exact_at(&mut content, part.offset).map_err(|e| e.to_string())?;
+            content.into()
+        }
         Body::Stream(stream) => {
             stream.collect().await.map_err(|error| error.to_string())?.to_bytes()
         }

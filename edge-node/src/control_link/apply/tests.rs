@@ -49,7 +49,7 @@ impl Bench {
     }
 
     fn applier(&self) -> (Applier, Arc<Sink>) {
-        let sink = Arc::new(Sink::default());
+        let (sink, outbox) = (Arc::new(Sink::default()), Arc::new(Outbox::default()));
         let effects = Effects {
             builder: Arc::clone(&self.builder),
             blobs: Arc::new(Blobs::local(self.folder.path().to_owned())),
@@ -57,7 +57,8 @@ impl Bench {
             cache: sink.clone(),
             kept: Arc::clone(&self.kept),
             status: Arc::default(),
-            outbox: Arc::default(),
+            outbox: Arc::clone(&outbox),
+            questions: Arc::new(Questions::new(outbox)),
         };
         (Applier::new(effects, Position::default()), sink)
     }
@@ -235,4 +236,23 @@ fn a_purge_that_cannot_be_understood_purges_everything_of_its_site() {
         let nameless = json!({"type": "purge", "selectors": []});
         assert!(matches!(say(&mut applier, &nameless).await, Err(ApplyError::Broken(_))));
     });
+}
+
+#[tokio::test]
+async fn a_question_that_is_not_understood_breaks_nothing() {
+    let bench = Bench::new();
+    let (mut applier, sink) = bench.applier();
+    say(&mut applier, &hello(1)).await.unwrap();
+    let odd = json!({"type": "question", "id": "q1", "asked": {"kind": "preview", "site": "s", "selectors": [{"colour": "red"}]}});
+    say(&mut applier, &odd).await.unwrap();
+    let odd = json!({"type": "question", "id": "q2", "asked": {"kind": "weather"}});
+    say(&mut applier, &odd).await.unwrap();
+    say(&mut applier, &json!({"type": "question"})).await.unwrap();
+    let answers = applier.effects.outbox.waiting_answers();
+    let ids: Vec<_> = answers.iter().map(|answer| answer.id.as_str()).collect();
+    assert_eq!(ids, ["q1", "q2"]);
+    assert_eq!(applier.position.applied, Revision::ZERO, "it has no place in history");
+    let purge = json!({"type": "purge", "revision": 1, "site": "s", "selectors": [{"tag": "t"}], "mode": "hard"});
+    say(&mut applier, &purge).await.unwrap();
+    assert_eq!(*sink.0.lock(), [1]);
 }

@@ -5,11 +5,15 @@ pub mod content;
 pub mod head;
 mod pump;
 mod reply;
+mod sendfile;
+#[cfg(test)]
+mod tests;
 pub mod upload;
 mod wire;
 mod write;
 
 use crate::body;
+use crate::front::deadline::Deadline;
 use crate::front::{Context, upgrade};
 use crate::listen::Io;
 use crate::origin::OriginPool;
@@ -25,7 +29,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use wire::Deadline;
 use write::Asked;
 
 /// The longest request target.

@@ -3,7 +3,8 @@
 use super::content::{Decoder, Step};
 use super::head::Framing;
 use super::upload::{Upload, Wish};
-use super::wire::{self, Deadline};
+use super::wire;
+use crate::front::deadline::Deadline;
 use crate::listen::Io;
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;

@@ -3,9 +3,11 @@
 use super::content::ContentError;
 use super::head::HeadError;
 use super::pump::Pump;
+use super::sendfile::{FileEnd, FileWrite};
 use super::write::{self, Asked, Delimited};
 use super::{Http1, Turn, wire};
 use crate::body::Body;
+use crate::body::file::{FilePart, PIECE, Pieces};
 use crate::listen::Io;
 use crate::respond;
 use crate::serve::{Content, FastHit, Reply};
@@ -18,9 +20,12 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use verge_cache::HitContent;
 
 /// What is read and thrown away of a request's content that nobody wanted, to keep the connection.
 const MAX_DRAIN: usize = 256 * 1024;
+/// Up to here, in bytes, a file is read and written with its header section in one call.
+pub(super) const SMALL_FILE: u64 = 16 * 1024;
 /// The most bytes of the fields that change from hit to hit.
 const HIT_FIELDS: usize = 128;
 /// How long draining and closing may take.
@@ -41,16 +46,33 @@ pub(super) enum Sent {
 
 impl Http1 {
     pub(super) async fn write_hit(&mut self, hit: FastHit, asked: Asked) -> Result<Turn> {
-        let content = if asked.head { Bytes::new() } else { hit.content() };
-        let length = content.len() as u64;
         self.fields.reserve(HIT_FIELDS);
         hit.write_fields(&mut self.fields);
         self.fields.extend_from_slice(write::connection(asked));
         self.fields.extend_from_slice(b"\r\n");
         let fields = self.fields.split().freeze();
-        self.write_parts([hit.head(), fields, content], &mut None).await?;
-        hit.done(length);
-        Ok(if asked.keep_alive { Turn::Again } else { Turn::Close })
+        let head = hit.head();
+        let (count, sent) = match hit.content() {
+            HitContent::Whole(content) if !asked.head => {
+                let length = content.len() as u64;
+                self.write_parts([head, fields, content], &mut None).await?;
+                (length, Sent::Whole)
+            }
+            HitContent::File(part) if !asked.head => {
+                self.write_file([head, fields], part, &mut None).await?
+            }
+            _ => {
+                self.write_parts([head, fields], &mut None).await?;
+                (0, Sent::Whole)
+            }
+        };
+        let whole = sent == Sent::Whole;
+        hit.done(count, whole);
+        Ok(match whole {
+            true if asked.keep_alive => Turn::Again,
+            true => Turn::Close,
+            false => Turn::Abort,
+        })
     }
 
     pub(super) async fn write_reply(
@@ -68,7 +90,11 @@ impl Http1 {
                 self.write_parts([head, bytes], pump).await?;
                 (length, Sent::Whole)
             }
-            (Content::Stream(_), Delimited::Nothing) | (Content::Empty | Content::Whole(_), _) => {
+            (Content::File(part), Delimited::Length(_)) => {
+                self.write_file([head, Bytes::new()], part, pump).await?
+            }
+            (Content::Stream(_), Delimited::Nothing)
+            | (Content::Empty | Content::Whole(_) | Content::File(_), _) => {
                 self.write_parts([head], pump).await?;
                 (0, Sent::Whole)
             }
@@ -78,6 +104,70 @@ impl Http1 {
         };
         record.done(count, matches!(sent, Sent::Whole | Sent::Last));
         Ok(sent)
+    }
+
+    /// Writes a header section and a file's content behind it. A file that gives less than it should
+    /// is a response that breaks off.
+    async fn write_file(
+        &mut self,
+        head: [Bytes; 2],
+        part: FilePart,
+        pump: &mut Option<Pump>,
+    ) -> Result<(u64, Sent)> {
+        if part.len <= SMALL_FILE || matches!(self.io, Io::Tls(_)) {
+            return self.write_pieces(head, Pieces::new(part), pump).await;
+        }
+        let stall = self.context.limits.stall;
+        let mut file = FileWrite::new(head, part);
+        self.clock.set(stall);
+        let end = poll_fn(|cx| {
+            let Io::Plain(stream) = &self.io else {
+                return Poll::Ready(Err(std::io::ErrorKind::Unsupported.into()));
+            };
+            let sending = file.poll(stream, &mut self.clock, stall, cx);
+            if sending.is_pending() {
+                self.poll_pump(pump, cx);
+            }
+            sending
+        })
+        .await?;
+        Ok(match end {
+            FileEnd::Whole => (file.sent(), Sent::Whole),
+            FileEnd::Short(error) => {
+                tracing::warn!(%error, "a stored file is short");
+                (file.sent(), Sent::Cut)
+            }
+        })
+    }
+
+    async fn write_pieces(
+        &mut self,
+        [mut head, mut fields]: [Bytes; 2],
+        mut pieces: Pieces,
+        pump: &mut Option<Pump>,
+    ) -> Result<(u64, Sent)> {
+        let mut count = 0;
+        loop {
+            let read = poll_fn(|cx| {
+                self.poll_pump(pump, cx);
+                pieces.poll_piece(PIECE, cx)
+            })
+            .await;
+            let (piece, sent) = match read {
+                Ok(Some(piece)) => (piece, None),
+                Ok(None) => (Bytes::new(), Some(Sent::Whole)),
+                Err(error) => {
+                    tracing::warn!(%error, "a stored file is short");
+                    (Bytes::new(), Some(Sent::Cut))
+                }
+            };
+            count += piece.len() as u64;
+            let parts = [std::mem::take(&mut head), std::mem::take(&mut fields), piece];
+            self.write_parts(parts, pump).await?;
+            if let Some(sent) = sent {
+                return Ok((count, sent));
+            }
+        }
     }
 
     async fn write_stream(

@@ -1,58 +1,18 @@
-//! The connection's bytes under a clock: reads into the buffer, vectored writes, and a timer that costs
-//! nothing while nothing is late. Knows no HTTP.
+//! The connection's bytes under a clock: reads into the buffer, vectored writes. Knows no
+//! HTTP.
 
+use crate::front::deadline::Deadline;
 use crate::listen::Io;
 use bytes::{Buf, Bytes, BytesMut};
-use std::future::Future;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
-use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
 /// The least room for a read.
 const READ_ROOM: usize = 8 * 1024;
-
-/// A deadline that is moved on every request but armed only when it would fire: moving it is a store,
-/// where re-arming a timer each time would be a lock in the runtime.
-pub(super) struct Deadline {
-    at: Instant,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Deadline {
-    /// A deadline `after` from now.
-    #[must_use]
-    pub(super) fn new(after: Duration) -> Deadline {
-        Deadline { at: Instant::now() + after, sleep: None }
-    }
-
-    /// Moves it to `after` from now.
-    pub(super) fn set(&mut self, after: Duration) {
-        self.at = Instant::now() + after;
-        // An armed timer that fires too early re-arms itself; one that is too late must be moved.
-        if let Some(sleep) = &mut self.sleep
-            && sleep.deadline() > self.at
-        {
-            sleep.as_mut().reset(self.at);
-        }
-    }
-
-    /// Ready once it has passed.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let at = self.at;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        loop {
-            ready!(sleep.as_mut().poll(cx));
-            if sleep.deadline() >= at {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(at);
-        }
-    }
-}
 
 /// Reads more bytes into `buffer`; zero is the end of the stream.
 pub(super) fn poll_fill(

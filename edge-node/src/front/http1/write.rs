@@ -41,6 +41,7 @@ pub(super) fn delimit(reply: &Reply, asked: Asked) -> Delimited {
     match &reply.content {
         Content::Empty => Delimited::Length(0),
         Content::Whole(bytes) => Delimited::Length(bytes.len() as u64),
+        Content::File(part) => Delimited::Length(part.len),
         Content::Stream(_) => match declared_length(&reply.headers) {
             Some(length) => Delimited::Length(length),
             None if asked.http11 => Delimited::Chunked,
@@ -78,10 +79,10 @@ pub(super) fn head(reply: &Reply, asked: Asked, delimited: Delimited) -> Bytes {
         Delimited::Chunked => field(&mut out, b"transfer-encoding", b"chunked"),
         Delimited::Nothing => {
             // HEAD says the length that GET would have, where it is known (RFC 9110 section 9.3.2).
-            if let (Content::Whole(bytes), true) = (&reply.content, asked.head)
+            if let (Some(length), true) = (reply.content.length(), asked.head)
                 && !reply.headers.contains_key(CONTENT_LENGTH)
             {
-                field(&mut out, b"content-length", bytes.len().to_string().as_bytes());
+                field(&mut out, b"content-length", length.to_string().as_bytes());
             }
         }
         Delimited::Close => {}

@@ -1,0 +1,3 @@
+//! What fuzzing feeds to the cache's parsers; holds no fuzzer.
+
+pub mod targets;

@@ -1,0 +1,369 @@
+//! The disk tier: one file an object, written once, checked whenever it is read after somebody else may
+//! have touched it. A fault of the disk is an error here and a miss for the cache; what is stored and
+//! what is served is decided elsewhere.
+
+mod filed;
+mod folder;
+mod purge_log;
+pub mod record;
+mod scan;
+mod spill;
+
+pub(crate) use filed::{FileBody, Filed, poll_part, read_part};
+pub(crate) use folder::Folder;
+pub(crate) use purge_log::{Logged, PurgeLog};
+pub(crate) use scan::{Found, scan};
+pub(crate) use spill::Spill;
+
+use crate::api::FilePart;
+use crate::object::StoredObject;
+use ahash::AHashMap;
+use bytes::Bytes;
+use moka::sync::Cache as Moka;
+use parking_lot::Mutex;
+use record::Record;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Content is read, checked and sent in blocks of this many bytes.
+pub(crate) const BLOCK_BYTES: u64 = 256 * 1024;
+/// The most files that are kept open for hits.
+const MAX_OPEN: u64 = 2_048;
+/// A failing disk is told of so often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+/// On which use an object is copied into memory.
+const PROMOTED_ON_USE: u32 = 2;
+
+/// Where the disk tier lies and how large it may grow.
+#[derive(Debug, Clone)]
+pub struct DiskSettings {
+    /// The folder; made when it is missing, and used by one process at a time.
+    pub folder: PathBuf,
+    /// Bytes of files.
+    pub bytes: u64,
+    /// The longest content that is also kept in memory, in bytes. Default 1 MiB.
+    pub ram_object_bytes: u64,
+}
+
+/// Why the disk tier cannot be used, or an object of it.
+#[derive(Debug, Error)]
+pub enum DiskError {
+    /// The folder cannot be used.
+    #[error("{path}: {source}")]
+    Folder {
+        /// The folder or a file in it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process uses the folder.
+    #[error("{0}: another process uses this cache folder")]
+    Taken(PathBuf),
+    /// An operation on an object's file failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A file does not hold what was written to it.
+    #[error("the file of a stored response is damaged")]
+    Damaged,
+}
+
+/// Content that a hit can be sent from without waiting.
+pub(crate) enum Ready {
+    Whole(Bytes),
+    File(FilePart),
+    /// It has to be read and checked first.
+    Later,
+}
+
+/// The disk tier.
+pub(crate) struct Disk {
+    folder: Folder,
+    ram_object: u64,
+    /// The first number of this process's files; all before it are an earlier one's.
+    first: u64,
+    next: AtomicU64,
+    /// Content that is also in memory, by file.
+    ram: Moka<u64, Bytes, ahash::RandomState>,
+    handles: Moka<u64, Arc<File>, ahash::RandomState>,
+    remover: mpsc::Sender<u64>,
+    faults: AtomicU64,
+    told: Mutex<Option<Instant>>,
+    /// Content whose file is not written yet.
+    unwritten: Mutex<AHashMap<u64, Bytes>>,
+    /// Bytes of objects that are being written.
+    spilling: AtomicU64,
+    most_spilling: u64,
+    scanning: AtomicBool,
+}
+
+// === impl Disk ===
+
+impl Disk {
+    /// Opens the folder, alone, and reads what was purged of its objects.
+    pub(crate) fn open(
+        settings: &DiskSettings,
+        ram_bytes: u64,
+    ) -> Result<(Arc<Disk>, PurgeLog, Vec<Logged>), DiskError> {
+        let folder = Folder::open(&settings.folder)?;
+        let (mut log, mut lines) = PurgeLog::open(folder.purges())?;
+        if lines.is_none() {
+            tracing::warn!("the cache's log of purges cannot be read: its objects are thrown away");
+            folder.renew()?;
+            (log, lines) = PurgeLog::open(folder.purges())?;
+        }
+        let disk = Disk::with(folder, settings, ram_bytes)?;
+        Ok((disk, log, lines.unwrap_or_default()))
+    }
+
+    fn with(
+        folder: Folder,
+        settings: &DiskSettings,
+        ram_bytes: u64,
+    ) -> Result<Arc<Disk>, DiskError> {
+        let hasher = ahash::RandomState::new();
+        let weigh = |_: &u64, content: &Bytes| {
+            u32::try_from(content.len().saturating_add(256)).unwrap_or(u32::MAX)
+        };
+        let ram = Moka::builder()
+            .max_capacity(ram_bytes)
+            .weigher(weigh)
+            .build_with_hasher(hasher.clone());
+        let handles = Moka::builder().max_capacity(MAX_OPEN).build_with_hasher(hasher);
+        let (remover, doomed) = mpsc::channel();
+        let paths = folder.clone();
+        std::thread::Builder::new().name("cache-remover".to_owned()).spawn(move || {
+            for id in doomed {
+                let _ = std::fs::remove_file(paths.object(id));
+            }
+        })?;
+        let first = folder.first_id();
+        Ok(Arc::new(Disk {
+            first,
+            next: AtomicU64::new(first),
+            folder,
+            ram_object: if ram_bytes == 0 { 0 } else { settings.ram_object_bytes },
+            ram,
+            handles,
+            remover,
+            faults: AtomicU64::new(0),
+            told: Mutex::new(None),
+            unwritten: Mutex::default(),
+            spilling: AtomicU64::new(0),
+            most_spilling: settings.bytes / 4,
+            scanning: AtomicBool::new(true),
+        }))
+    }
+
+    pub(crate) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// The longest content that may be kept in memory.
+    pub(crate) fn ram_object(&self) -> u64 {
+        self.ram_object
+    }
+
+    /// Bytes of content in memory.
+    pub(crate) fn ram_bytes(&self) -> u64 {
+        self.ram.weighted_size()
+    }
+
+    /// Operations that failed, and files that were found damaged.
+    pub(crate) fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
+    /// Whether a file is an earlier process's.
+    pub(crate) fn is_earlier(&self, id: u64) -> bool {
+        id < self.first
+    }
+
+    fn new_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counts a fault, and tells of it once a minute.
+    pub(crate) fn fault(&self, doing: &'static str, error: &dyn std::fmt::Display) {
+        let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut told = self.told.lock();
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            tracing::warn!(doing, %error, faults, "the cache's disk fails; going on without what it holds");
+        }
+    }
+
+    /// What a hit can be sent from at once.
+    pub(crate) fn ready(&self, filed: &Filed) -> Ready {
+        if self.ram_object > 0
+            && filed.len <= self.ram_object
+            && let Some(content) = self.ram.get(&filed.id)
+        {
+            return Ready::Whole(content);
+        }
+        if !filed.is_verified() {
+            if let Some(content) = self.unwritten.lock().get(&filed.id).cloned() {
+                return Ready::Whole(content);
+            }
+            // Or it was written just now.
+            if !filed.is_verified() {
+                return Ready::Later;
+            }
+        }
+        if self.is_due(filed) {
+            return Ready::Later;
+        }
+        let handle = self.handles.get(&filed.id);
+        match handle {
+            Some(file) if filed.is_untouched(&file) => {
+                filed.used();
+                Ready::File(FilePart { file, offset: 0, len: filed.len })
+            }
+            _ => Ready::Later,
+        }
+    }
+
+    /// Whether the next use is one that brings it into memory: the second, and ever more rarely after it,
+    /// since memory that is full of what is used more does not take it, and then its file is the quicker way.
+    fn is_due(&self, filed: &Filed) -> bool {
+        let use_now = filed.uses() + 1;
+        filed.len <= self.ram_object && use_now >= PROMOTED_ON_USE && use_now.is_power_of_two()
+    }
+
+    /// Whether the content is in memory: the tier that a hit comes from.
+    pub(crate) fn is_in_ram(&self, filed: &Filed) -> bool {
+        self.ram.contains_key(&filed.id)
+    }
+
+    /// Opens the file of an object and sees whether it was touched. Blocks.
+    pub(crate) fn file(&self, filed: &Filed) -> Result<Arc<File>, DiskError> {
+        let file = match self.handles.get(&filed.id) {
+            Some(file) => file,
+            None => Arc::new(File::open(self.folder.object(filed.id))?),
+        };
+        filed.look(&file)?;
+        self.handles.insert(filed.id, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Reads short content whole, checks it, and keeps it in memory if it is used again. Blocks.
+    pub(crate) fn read(&self, filed: &Filed) -> Result<Bytes, DiskError> {
+        let due = self.is_due(filed);
+        filed.used();
+        let file = self.file(filed)?;
+        let content = filed.read_all(&file)?;
+        if due {
+            self.ram.insert(filed.id, content.clone());
+        }
+        Ok(content)
+    }
+
+    /// Short content that is to get a file; until then it is held in memory.
+    pub(crate) fn await_file(&self, content: Bytes) -> Arc<Filed> {
+        let filed = Arc::new(Filed::new(self.new_id(), std::slice::from_ref(&content)));
+        self.unwritten.lock().insert(filed.id, content);
+        filed
+    }
+
+    /// Whether it still has no file.
+    pub(crate) fn awaits_file(&self, filed: &Filed) -> bool {
+        self.unwritten.lock().contains_key(&filed.id)
+    }
+
+    /// Writes the file of content that awaits it. Blocks.
+    pub(crate) fn save(&self, filed: &Filed, record: &Record<'_>) -> Result<(), DiskError> {
+        let Some(content) = self.unwritten.lock().get(&filed.id).cloned() else { return Ok(()) };
+        let mut spill =
+            Spill::with_id(self, filed.id).inspect_err(|error| self.fault("create", error))?;
+        spill.append(self, &[content])?;
+        spill.finish(self, filed, record)
+    }
+
+    /// The wait for a file is over. Without one, memory is what is left; and an object that left the
+    /// store meanwhile needs none.
+    pub(crate) fn has_file(&self, filed: &Filed, written: bool) {
+        let content = self.unwritten.lock().remove(&filed.id);
+        if let Some(content) = content.filter(|_| !written && filed.len <= self.ram_object) {
+            self.ram.insert(filed.id, content);
+        }
+        if !filed.is_held() {
+            self.remove(filed.id);
+        }
+    }
+
+    /// A file's record is replaced, after a revalidation. Blocks.
+    pub(crate) fn rewrite(&self, filed: &Filed, record: &Record<'_>) -> Result<(), DiskError> {
+        filed.rewrite(&self.folder, record)
+    }
+
+    /// An object's file is no longer needed.
+    pub(crate) fn remove(&self, id: u64) {
+        self.unwritten.lock().remove(&id);
+        self.ram.invalidate(&id);
+        self.handles.invalidate(&id);
+        // Without a remover the process is ending.
+        let _ = self.remover.send(id);
+    }
+
+    /// The same, done when this returns.
+    pub(crate) fn remove_now(&self, id: u64) {
+        let _ = std::fs::remove_file(self.folder.object(id));
+        self.remove(id);
+    }
+
+    /// Whether what an earlier process left is still being found.
+    pub(crate) fn is_scanning(&self) -> bool {
+        self.scanning.load(Ordering::Acquire)
+    }
+
+    /// All of it is found.
+    pub(crate) fn scanned(&self) {
+        self.scanning.store(false, Ordering::Release);
+    }
+
+    /// From now on nothing in the folder is believed by the next process.
+    pub(crate) fn disown(&self) {
+        if let Err(error) = self.folder.disown() {
+            self.fault("disown", &error);
+        }
+    }
+
+    /// The process ends in peace: what lies in the folder outlives the machine's own end as well.
+    pub(crate) fn close(&self) {
+        if let Err(error) = self.folder.close() {
+            self.fault("close", &error);
+        }
+    }
+
+    /// Room for so many bytes of an object on its way.
+    pub(crate) fn reserve(&self, bytes: u64) -> bool {
+        let all = self.spilling.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if all > self.most_spilling {
+            self.release(bytes);
+            return false;
+        }
+        true
+    }
+
+    /// Gives the room back.
+    pub(crate) fn release(&self, bytes: u64) {
+        self.spilling.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The content's blocks, each with its checksum.
+pub(crate) fn sums_of(content: &[Bytes]) -> Vec<u64> {
+    let mut summing = spill::Summing::default();
+    content.iter().for_each(|piece| summing.add(piece));
+    summing.finish()
+}
+
+/// What an object's content weighs on disk, its record included.
+pub(crate) fn file_bytes(object: &StoredObject, filed: &Filed) -> u64 {
+    filed.len + object.weight() as u64
+}
