@@ -2,11 +2,17 @@
 //! field of the request: none of what may be secret.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use verge_cache::Outcome;
 
 /// The target of the access log's events.
 pub(super) const ACCESS_TARGET: &str = "access";
+
+/// Whether there is an access log. Not `tracing::enabled!`: where each layer has a filter of its own, a
+/// question that is answered with no is remembered by the thread, and the next line that it logs, an
+/// error perhaps, is lost (tracing-subscriber 0.3, `FilterState::did_enable`).
+static ENABLED: AtomicBool = AtomicBool::new(false);
 
 /// What is logged of a request.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +47,12 @@ pub struct Access<'a> {
 #[inline]
 #[must_use]
 pub fn access_enabled() -> bool {
-    tracing::enabled!(target: ACCESS_TARGET, tracing::Level::INFO)
+    ENABLED.load(Ordering::Relaxed)
+}
+
+/// From now on requests are logged.
+pub(super) fn enable_access() {
+    ENABLED.store(true, Ordering::Relaxed);
 }
 
 /// Writes a request's line.
@@ -117,10 +128,7 @@ mod tests {
             route: Some(2),
             tls: true,
         };
-        tracing::subscriber::with_default(subscriber, || {
-            assert!(access_enabled());
-            log_access(&access);
-        });
+        tracing::subscriber::with_default(subscriber, || log_access(&access));
         drop(guard);
         let text = String::from_utf8(out.0.lock().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");

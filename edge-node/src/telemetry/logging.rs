@@ -1,6 +1,6 @@
 //! Sets the process's logs up: what goes where, in which form. Called once, by `main`.
 
-use super::access::ACCESS_TARGET;
+use super::access::{ACCESS_TARGET, enable_access};
 use super::lines::{self, LinesGuard};
 use std::io;
 use tracing_subscriber::filter::{EnvFilter, FilterFn, LevelFilter};
@@ -82,5 +82,8 @@ pub fn init_logging(options: &LogOptions) -> io::Result<LogGuard> {
         .with(access_layer)
         .try_init()
         .map_err(io::Error::other)?;
+    if options.access {
+        enable_access();
+    }
     Ok(LogGuard { _errors: errors, _access: access })
 }
