@@ -231,6 +231,27 @@ async fn a_changed_site_file_is_in_force_at_once_and_a_faulty_one_never() {
     .await;
 }
 
+/// What goes wrong is logged whatever the edge did just before: a request on the same thread once cost
+/// the next line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_is_told_however_many_requests_came() {
+    let origin = Origin::always(200, &[("Cache-Control", "no-store")], TEXT).await;
+    let good = site::plain(&origin);
+    let edge = Edge::standalone(&*good).start().await;
+    for number in 0..20 {
+        for _ in 0..10 {
+            edge.get("a.example", "/").await.expect(200);
+        }
+        let wrong = format!("wrong{number}");
+        let faulty = good.replace("\"web\"\n", &format!("{wrong:?}\n"));
+        fs::write(edge.file("verge.toml"), faulty).unwrap();
+        until("the fault to be told", || async {
+            edge.process.output().contains(&format!("{wrong:?}")).then_some(())
+        })
+        .await;
+    }
+}
+
 /// Every change is noticed, while visitors come on connections of their own; each of them is answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_site_file_changes_again_and_again_under_load() {

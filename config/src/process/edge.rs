@@ -98,8 +98,6 @@ pub struct CacheStorage {
     /// The longest content that is kept whole in RAM where there is a disk tier, in bytes. Default
     /// 1 MiB.
     pub ram_object: u64,
-    /// The part of a large object that is fetched at a time, in bytes. Default 1 MiB.
-    pub slice: u64,
 }
 
 /// What visitors may take.
@@ -234,7 +232,6 @@ impl Default for CacheStorage {
             disk: 10 << 30,
             max_object: None,
             ram_object: 1 << 20,
-            slice: 1 << 20,
         }
     }
 }

@@ -60,7 +60,6 @@ struct RawCache {
     disk: Option<String>,
     max_object: Option<String>,
     ram_object: Option<String>,
-    slice: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -195,7 +194,6 @@ impl RawCache {
             disk: size("disk", self.disk, default.disk, MIN_DISK..=1 << 60),
             max_object: is_given.then_some(max_object),
             ram_object: size("ram_object", self.ram_object, default.ram_object, 0..=1 << 30),
-            slice: size("slice", self.slice, default.slice, 64 << 10..=64 << 20),
         }
     }
 }
@@ -279,10 +277,10 @@ mod tests {
     fn the_cache_says_what_goes_where() {
         let text = "name = 'a'\ncontrol = 'http://127.0.0.1:7700/'\nstate_dir = '/s'\n\
                     [listen]\nhttp = ['127.0.0.1:0']\n[cache]\nram = '0'\ndir = '/c'\n\
-                    max_object = '5GiB'\nram_object = '64KiB'\nslice = '2MiB'\n";
+                    max_object = '5GiB'\nram_object = '64KiB'\n";
         let cache = EdgeConfig::from_toml(text).unwrap().cache;
         assert_eq!((cache.ram, cache.max_object), (0, Some(5 << 30)));
-        assert_eq!((cache.ram_object, cache.slice), (64 << 10, 2 << 20));
+        assert_eq!(cache.ram_object, 64 << 10);
         assert_eq!(cache.disk, 10 << 30);
     }
 
@@ -291,7 +289,7 @@ mod tests {
         let text = "name = 'A B'\ncontrol = 'ftp://x'\njoin_token = 'a'\njoin_token_file = 'b'\n\
                     admin = '0.0.0.0:9090'\nthreads = 0\nthrads = 1\n\
                     [listen]\nhttp = ['80']\nhttps = ['0.0.0.0:443']\n\
-                    [cache]\nram = 'x'\nslice = '1B'\n[limits]\nheader = 'big'\nheader_timeout = '2d'\n\
+                    [cache]\nram = 'x'\nram_object = '1TiB'\n[limits]\nheader = 'big'\nheader_timeout = '2d'\n\
                     [handlers]\ninstances = 0\n";
         let faults = EdgeConfig::from_toml(text).unwrap_err();
         let mut paths: Vec<_> = faults.0.iter().map(|fault| fault.path.as_str()).collect();
@@ -301,7 +299,7 @@ mod tests {
             [
                 "admin",
                 "cache.ram",
-                "cache.slice",
+                "cache.ram_object",
                 "control",
                 "handlers.instances",
                 "join_token_file",
