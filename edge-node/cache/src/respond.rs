@@ -34,15 +34,26 @@ enum Choice {
 /// The longest content of several parts that is put together in memory.
 const MAX_PARTS_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Whether a stored response's content is needed to answer the request.
-pub(crate) fn needs_content(request: &Request<'_>, object: &StoredObject) -> bool {
+/// What of a stored response's content is needed to answer a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needed {
+    Nothing,
+    /// Wherever it can be sent from.
+    Content,
+    /// In memory, to be put together in another way.
+    Bytes,
+}
+
+/// What is needed.
+pub(crate) fn needed(request: &Request<'_>, object: &StoredObject) -> Needed {
     if *request.method == Method::HEAD || object.is_empty() {
-        return false;
+        return Needed::Nothing;
     }
-    !matches!(
-        choice(request, object.status, &object.headers(), Some(Available::of(object))),
-        Choice::NotModified | Choice::Unsatisfiable
-    )
+    match choice(request, object.status, &object.headers(), Some(Available::of(object))) {
+        Choice::NotModified | Choice::Unsatisfiable => Needed::Nothing,
+        Choice::Whole | Choice::Part(_) => Needed::Content,
+        Choice::Parts(_) => Needed::Bytes,
+    }
 }
 
 /// The answer out of a stored object, whose content is `held` where it is needed.

@@ -13,9 +13,10 @@ use crate::key::KeyRef;
 use crate::lookup::{Ask, Lookup, lookup, may_stand_in};
 use crate::object::{Fields, StoredObject};
 use crate::purge_index::Verdict;
-use crate::respond;
+use crate::respond::{self, Needed};
 use crate::slices::Asked;
 use crate::start::{Joined, Need};
+use crate::tier::Held;
 use crate::vary::Selection;
 use http::Method;
 use http::header::{AUTHORIZATION, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
@@ -176,16 +177,15 @@ impl Inner {
         object: &Arc<StoredObject>,
         as_what: (&CacheStatus, Outcome),
     ) -> Settled {
-        let mut held = None;
-        if respond::needs_content(&ask.request, object) {
-            held = match self.store.hold(object).await {
-                Ok(content) => Some(content),
-                Err(_) => {
-                    self.forget(ask.hash, object);
-                    return Settled::Damaged;
-                }
-            };
-        }
+        let held = match respond::needed(&ask.request, object) {
+            Needed::Nothing => Ok(None),
+            Needed::Content => self.store.hold(object).await.map(Some),
+            Needed::Bytes => self.store.bytes(object).await.map(|bytes| Some(Held::Bytes(bytes))),
+        };
+        let Ok(held) = held else {
+            self.forget(ask.hash, object);
+            return Settled::Damaged;
+        };
         let age = object.freshness.age(self.settings.clock.mono());
         Settled::Answer(respond::from_object(&ask.request, object, held, age, as_what))
     }

@@ -309,6 +309,26 @@ async fn long_content_goes_to_its_file_while_it_is_read() {
 }
 
 #[tokio::test]
+async fn several_ranges_are_read_from_the_file() {
+    let place = Place::new();
+    let bench = place.start().await;
+    let source = Scripted::new(|_, _| {
+        let content: Vec<u8> = (0..5000).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        reply(200, &[("cache-control", "max-age=1000")], content)
+    });
+    bench.ok("/a", &[], &source).await;
+    place.files(1).await;
+    // Once it is sent from its file, too.
+    for _ in 0..3 {
+        let got = bench.ok("/a", &[("range", "bytes=0-3,4000-4003")], &source).await;
+        assert_eq!((got.status, got.header("content-length")), (206, &*got.body.len().to_string()));
+        assert!(got.body.windows(4).any(|bytes| bytes == [235, 236, 237, 238]));
+        assert_eq!(bench.ok("/a", &[("range", "bytes=4-5")], &source).await.body[..], [4, 5]);
+    }
+    assert_eq!(source.count(), 1);
+}
+
+#[tokio::test]
 async fn a_confirmed_object_is_as_fresh_after_a_restart() {
     let place = Place::new();
     let source = Scripted::new(|n, _| {

@@ -217,7 +217,7 @@ impl Stream {
     /// Sends a hit as far as the visitor's window allows at once.
     fn send_hit(&mut self, hit: FastHit, is_head: bool) -> Result<Rest, h2::Error> {
         let stored = hit.hit();
-        let mut headers = stored.object.headers().clone();
+        let mut headers = stored.object.headers();
         headers.insert(http::header::AGE, HeaderValue::from(stored.age));
         if let Ok(value) = HeaderValue::from_bytes(&hit.cache_status()) {
             headers.append("cache-status", value);
