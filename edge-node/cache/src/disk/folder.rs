@@ -4,6 +4,7 @@
 use super::DiskError;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,7 +28,10 @@ impl Folder {
     /// the purges after them need have reached the disk.
     pub(crate) fn open(root: &Path) -> Result<Folder, DiskError> {
         let wrong = |path: &Path, source| DiskError::Folder { path: path.to_owned(), source };
-        fs::create_dir_all(root).map_err(|error| wrong(root, error))?;
+        // What is stored is for this process alone to read.
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(root).map_err(|error| wrong(root, error))?;
         let lock_path = root.join("lock");
         let lock = File::create(&lock_path).map_err(|error| wrong(&lock_path, error))?;
         match lock.try_lock() {
