@@ -44,42 +44,56 @@ pub(crate) enum Needed {
     Bytes,
 }
 
-/// What is needed.
-pub(crate) fn needed(request: &Request<'_>, object: &StoredObject) -> Needed {
-    if *request.method == Method::HEAD || object.is_empty() {
-        return Needed::Nothing;
-    }
-    match choice(request, object.status, &object.headers(), Some(Available::of(object))) {
-        Choice::NotModified | Choice::Unsatisfiable => Needed::Nothing,
-        Choice::Whole | Choice::Part(_) => Needed::Content,
-        Choice::Parts(_) => Needed::Bytes,
-    }
+/// An answer out of a stored object, before its content is there.
+pub(crate) struct Prepared {
+    headers: HeaderMap,
+    status: StatusCode,
+    available: Available,
+    choice: Choice,
+    empty: bool,
 }
 
-/// The answer out of a stored object, whose content is `held` where it is needed.
-pub(crate) fn from_object(
-    request: &Request<'_>,
-    object: &StoredObject,
-    held: Option<Held>,
-    age: u64,
-    (status, outcome): (&CacheStatus, Outcome),
-) -> Response {
-    let stored = object.headers();
-    let available = Available::of(object);
-    let choice = choice(request, object.status, &stored, Some(available));
-    let mut headers = with_status(stored, status);
-    headers.insert(AGE, HeaderValue::from(age));
-    let code = apply(&choice, object.status, Some(available), &mut headers);
-    let body = match (choice, held) {
-        _ if request.method == Method::HEAD || object.is_empty() => Body::Empty,
-        (Choice::NotModified | Choice::Unsatisfiable, _) | (_, None) => Body::Empty,
-        (Choice::Whole, Some(held)) => held.body(None),
-        (Choice::Part(Part { start, end }), Some(held)) => {
-            held.body(Some((start - available.start, end - available.start)))
+impl Prepared {
+    /// What of the object the request gets.
+    pub(crate) fn of(request: &Request<'_>, object: &StoredObject) -> Prepared {
+        let (headers, available) = (object.headers(), Available::of(object));
+        let choice = choice(request, object.status, &headers, Some(available));
+        let empty = *request.method == Method::HEAD || object.is_empty();
+        Prepared { headers, status: object.status, available, choice, empty }
+    }
+
+    /// What of the content it needs.
+    pub(crate) fn needs(&self) -> Needed {
+        match self.choice {
+            _ if self.empty => Needed::Nothing,
+            Choice::NotModified | Choice::Unsatisfiable => Needed::Nothing,
+            Choice::Whole | Choice::Part(_) => Needed::Content,
+            Choice::Parts(_) => Needed::Bytes,
         }
-        (Choice::Parts(frame), Some(held)) => parts(&frame, held),
-    };
-    Response { status: code, headers, body, outcome }
+    }
+
+    /// The answer, with the content that it needs.
+    pub(crate) fn with(
+        self,
+        held: Option<Held>,
+        age: u64,
+        (status, outcome): (&CacheStatus, Outcome),
+    ) -> Response {
+        let available = self.available;
+        let mut headers = with_status(self.headers, status);
+        headers.insert(AGE, HeaderValue::from(age));
+        let code = apply(&self.choice, self.status, Some(available), &mut headers);
+        let body = match (self.choice, held) {
+            (_, None) => Body::Empty,
+            (Choice::NotModified | Choice::Unsatisfiable, _) => Body::Empty,
+            (Choice::Whole, Some(held)) => held.body(None),
+            (Choice::Part(Part { start, end }), Some(held)) => {
+                held.body(Some((start - available.start, end - available.start)))
+            }
+            (Choice::Parts(frame), Some(held)) => parts(&frame, held),
+        };
+        Response { status: code, headers, body, outcome }
+    }
 }
 
 /// Content with several parts.

@@ -13,7 +13,7 @@ use crate::key::KeyRef;
 use crate::lookup::{Ask, Lookup, lookup, may_stand_in};
 use crate::object::{Fields, StoredObject};
 use crate::purge_index::Verdict;
-use crate::respond::{self, Needed};
+use crate::respond::{self, Needed, Prepared};
 use crate::slices::Asked;
 use crate::start::{Joined, Need};
 use crate::tier::Held;
@@ -177,7 +177,8 @@ impl Inner {
         object: &Arc<StoredObject>,
         as_what: (&CacheStatus, Outcome),
     ) -> Settled {
-        let held = match respond::needed(&ask.request, object) {
+        let prepared = Prepared::of(&ask.request, object);
+        let held = match prepared.needs() {
             Needed::Nothing => Ok(None),
             Needed::Content => self.store.hold(object).await.map(Some),
             Needed::Bytes => self.store.bytes(object).await.map(|bytes| Some(Held::Bytes(bytes))),
@@ -187,7 +188,7 @@ impl Inner {
             return Settled::Damaged;
         };
         let age = object.freshness.age(self.settings.clock.mono());
-        Settled::Answer(respond::from_object(&ask.request, object, held, age, as_what))
+        Settled::Answer(prepared.with(held, age, as_what))
     }
 
     /// An object that cannot be read is of no use.
