@@ -31,7 +31,9 @@ pub(super) fn start(output: Output) -> Result<(), CliError> {
         .with(faults.with_filter(filter).with_filter(others))
         .with(Lines { output }.with_filter(shown))
         .try_init()
-        .map_err(|error| CliError::Dev(format!("no logs: {error}")))
+        .map_err(|error| CliError::Dev(format!("no logs: {error}")))?;
+    verge_edge::telemetry::enable_access();
+    Ok(())
 }
 
 struct Lines {
