@@ -1,10 +1,10 @@
 //! The types at the cache's doors.
 
+use crate::open_file::OpenFile;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use std::fs::File;
 use std::sync::Arc;
 use verge_config::site::CachePolicy;
 
@@ -86,8 +86,8 @@ pub struct Response {
 /// Bytes of a file on disk: content that is sent without being read into memory.
 #[derive(Debug, Clone)]
 pub struct FilePart {
-    /// The file; only ever read at given positions, so that readers share it.
-    pub file: Arc<File>,
+    /// The file.
+    pub file: Arc<OpenFile>,
     /// Where the content begins, in bytes.
     pub offset: u64,
     /// The content's length in bytes.

@@ -3,9 +3,10 @@
 
 use crate::disk::{poll_part, read_part};
 use crate::error::BodyError;
+use crate::open_file::OpenFile;
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::fs::File;
+
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::task::JoinHandle;
@@ -40,7 +41,7 @@ pub(crate) struct Buffer {
     keeping: Keeping,
     /// The last chunk is not read yet, though it is there.
     holding: bool,
-    file: Option<(Arc<File>, u64)>,
+    file: Option<(Arc<OpenFile>, u64)>,
     finished: Option<Result<(), BodyError>>,
     readers: Vec<Option<Place>>,
     /// Places in `readers` that are vacant.
@@ -69,7 +70,7 @@ pub(crate) enum Next {
     End,
     Failed(BodyError),
     /// It is in the file by now: so many bytes from there.
-    InFile(Arc<File>, u64, usize),
+    InFile(Arc<OpenFile>, u64, usize),
     NotYet,
 }
 
@@ -181,7 +182,7 @@ impl Buffer {
     }
 
     /// The file has everything up to `written`.
-    pub(crate) fn is_in_file(&mut self, file: Arc<File>, written: u64) {
+    pub(crate) fn is_in_file(&mut self, file: Arc<OpenFile>, written: u64) {
         self.file = Some((file, written));
         self.trim();
     }
@@ -317,7 +318,7 @@ impl Buffer {
 /// Polls a reader's read of the file, which is begun when there is none.
 pub(crate) fn poll_file(
     reading: &mut Option<Reading>,
-    (file, at, length): (&Arc<File>, u64, usize),
+    (file, at, length): (&Arc<OpenFile>, u64, usize),
     cx: &mut Context<'_>,
 ) -> Poll<std::io::Result<Bytes>> {
     let mut under_way = reading.take().unwrap_or_else(|| read_part(file, at, length));

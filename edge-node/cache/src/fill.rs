@@ -7,6 +7,7 @@ use crate::error::BodyError;
 use crate::freshness::Judgement;
 use crate::key::{Key, KeyRef};
 use crate::object::{Fields, Span, StoredObject};
+use crate::open_file::OpenFile;
 use crate::slices::Asked;
 use crate::tags::Tags;
 use crate::vary::Selection;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::Frame;
 use parking_lot::Mutex;
-use std::fs::File;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -201,7 +202,7 @@ impl Fill {
     }
 
     /// A file has everything up to `written`.
-    pub(crate) fn is_in_file(&self, file: Arc<File>, written: u64) {
+    pub(crate) fn is_in_file(&self, file: Arc<OpenFile>, written: u64) {
         self.buffer.lock().is_in_file(file, written);
     }
 

@@ -9,6 +9,7 @@ use crate::disk::{Disk, DiskError, Filed, Spill};
 use crate::fill::Fill;
 use crate::key::Key;
 use crate::object::{Parts, StoredObject};
+use crate::open_file::OpenFile;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +19,9 @@ const PIECE_BYTES: u64 = 1024 * 1024;
 /// Content up to this length lies in one piece with its header section. Longer content has a piece of its
 /// own, which begins where the kernel copies fastest from: at the start of a page.
 const INLINE_BYTES: u64 = 4 * 1024;
+/// From this length on content lies in a file in memory: sending its pages as they are takes less than
+/// copying them, which wins for less.
+const MEMORY_FILE_BYTES: u64 = 256 * 1024;
 /// Nobody reads: what is left of content is fetched for the store's sake if it is not more than this.
 const FINISHED_ALONE_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -55,6 +59,15 @@ fn kept_len(pieces: &[Bytes]) -> u64 {
 /// In one piece of its own: what came may be a slice of a larger buffer, which it would keep alive.
 fn joined(pieces: &[Bytes]) -> Bytes {
     pieces.concat().into()
+}
+
+/// In memory alone. Where it cannot have a file there, a piece does as well.
+fn in_memory(pieces: &[Bytes]) -> Content {
+    let len = kept_len(pieces);
+    match (len >= MEMORY_FILE_BYTES).then(|| OpenFile::in_memory(pieces)) {
+        Some(Ok(file)) => Content::MemoryFile(Arc::new(file), len),
+        _ => Content::Shared(joined(pieces)),
+    }
 }
 
 /// Why content is not kept any longer.
@@ -99,6 +112,7 @@ impl<'a> Keeper<'a> {
             return Err(Dropped::TooLarge);
         }
         self.reserved += bytes;
+        let _turn = disk.turn().await;
         let (spill, writer) = (self.spill.take(), Arc::clone(disk));
         let writing = tokio::task::spawn_blocking(move || -> Result<Spill, DiskError> {
             let mut spill = match spill {
@@ -156,7 +170,7 @@ impl Inner {
     ) -> Option<Arc<StoredObject>> {
         match (self.store.disk(), kept) {
             (None, Kept::Memory(pieces)) if kept_len(&pieces) > INLINE_BYTES => {
-                let content = Content::Shared(joined(&pieces));
+                let content = in_memory(&pieces);
                 Some(Arc::new(StoredObject::with_content(parts, content)))
             }
             (None, Kept::Memory(pieces)) => {
@@ -165,7 +179,8 @@ impl Inner {
             }
             (None, Kept::File(_)) => None,
             (Some(disk), Kept::Memory(pieces)) => {
-                Some(filed_object(parts, &disk.await_file(joined(&pieces))))
+                let filed = disk.await_file(joined(&pieces)).await?;
+                Some(filed_object(parts, &filed))
             }
             (Some(disk), Kept::File(mut spill)) => {
                 let object = filed_object(parts, &spill.filed());
@@ -229,6 +244,8 @@ impl Writer {
     where
         W: FnOnce(&Disk, &Filed, &Record<'_>) -> Result<(), DiskError> + Send + 'static,
     {
+        let disk = Arc::clone(&self.disk);
+        let _turn = disk.turn().await;
         let writing = tokio::task::spawn_blocking(move || {
             let Content::Filed(filed) = &self.object.content else { return Ok(()) };
             let mut key = Vec::new();

@@ -251,7 +251,7 @@ impl StoredObject {
         match &self.content {
             Content::Inline => Some(self.block.slice(self.hidden_end()..)),
             Content::Shared(bytes) => Some(bytes.clone()),
-            Content::Filed(_) => None,
+            Content::Filed(_) | Content::MemoryFile(..) => None,
         }
     }
 
@@ -269,6 +269,7 @@ impl StoredObject {
         match &self.content {
             Content::Inline => (self.block.len() - self.hidden_end()) as u64,
             Content::Shared(bytes) => bytes.len() as u64,
+            Content::MemoryFile(_, len) => *len,
             Content::Filed(filed) => filed.len,
         }
     }
@@ -298,6 +299,7 @@ impl StoredObject {
         let tags: usize = self.tags.kept.iter().map(|tag| tag.len() + 16).sum();
         let shared = match &self.content {
             Content::Shared(bytes) => bytes.len(),
+            Content::MemoryFile(_, len) => usize::try_from(*len).unwrap_or(usize::MAX),
             Content::Filed(filed) => filed.weight(),
             Content::Inline => 0,
         };

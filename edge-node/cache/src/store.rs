@@ -99,7 +99,7 @@ impl Entry {
     pub(crate) fn files(&self) -> impl Iterator<Item = &Arc<disk::Filed>> {
         self.variants.iter().filter_map(|object| match &object.content {
             Content::Filed(filed) => Some(filed),
-            Content::Inline | Content::Shared(_) => None,
+            Content::Inline | Content::Shared(_) | Content::MemoryFile(..) => None,
         })
     }
 }
@@ -107,7 +107,7 @@ impl Entry {
 fn file_bytes(object: &StoredObject) -> u64 {
     match &object.content {
         Content::Filed(filed) => disk::file_bytes(object, filed),
-        Content::Inline | Content::Shared(_) => 0,
+        Content::Inline | Content::Shared(_) | Content::MemoryFile(..) => 0,
     }
 }
 
@@ -269,7 +269,7 @@ fn put(entry: Entry) -> Arc<Entry> {
 fn age_order(object: &StoredObject) -> (u64, u64, u64) {
     let file = match &object.content {
         Content::Filed(filed) => filed.id,
-        Content::Inline | Content::Shared(_) => 0,
+        Content::Inline | Content::Shared(_) | Content::MemoryFile(..) => 0,
     };
     (object.epoch.applied, object.freshness.received, file)
 }

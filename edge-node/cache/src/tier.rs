@@ -6,10 +6,11 @@ use crate::content::Content;
 use crate::disk::{Disk, DiskError, FileBody, Filed, Ready};
 use crate::explain::Tier;
 use crate::object::StoredObject;
+use crate::open_file::OpenFile;
 use crate::store::Store;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// Content that can be sent.
@@ -19,7 +20,7 @@ pub(crate) enum Held {
     /// In a file that was found right.
     File(FilePart),
     /// In a file that has to be checked block by block.
-    Blocks { disk: Arc<Disk>, filed: Arc<Filed>, file: Arc<File> },
+    Blocks { disk: Arc<Disk>, filed: Arc<Filed>, file: Arc<OpenFile> },
 }
 
 impl Held {
@@ -53,6 +54,13 @@ pub(crate) fn slice(content: &Bytes, first: u64, last: u64) -> Bytes {
     content.slice(start..end.max(start))
 }
 
+/// A file in memory is read without a wait.
+fn read_memory(file: &OpenFile, len: u64) -> Result<Bytes, DiskError> {
+    let mut content = vec![0; usize::try_from(len).map_err(|_| DiskError::Damaged)?];
+    file.file().read_exact_at(&mut content, 0)?;
+    Ok(content.into())
+}
+
 impl Store {
     /// The tier that a hit comes from.
     pub(crate) fn tier(&self, object: &StoredObject) -> Tier {
@@ -66,6 +74,9 @@ impl Store {
     pub(crate) async fn bytes(&self, object: &StoredObject) -> Result<Bytes, DiskError> {
         if let Some(Held::Bytes(bytes)) = self.ready(object) {
             return Ok(bytes);
+        }
+        if let Content::MemoryFile(file, len) = &object.content {
+            return read_memory(file, *len);
         }
         let (Content::Filed(filed), Some(disk)) = (&object.content, self.disk()) else {
             return Err(DiskError::Damaged);
@@ -81,6 +92,9 @@ impl Store {
     pub(crate) fn ready(&self, object: &StoredObject) -> Option<Held> {
         match &object.content {
             Content::Inline | Content::Shared(_) => object.body().map(Held::Bytes),
+            Content::MemoryFile(file, len) => {
+                Some(Held::File(FilePart { file: Arc::clone(file), offset: 0, len: *len }))
+            }
             Content::Filed(filed) => match self.disk()?.ready(filed) {
                 Ready::Whole(bytes) => Some(Held::Bytes(bytes)),
                 Ready::File(file) => Some(Held::File(file)),

@@ -4,9 +4,10 @@
 mod common;
 
 use common::{Bench, Scripted, read, reply};
-use http::Method;
+use http::{HeaderMap, Method};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use verge_cache::HitContent;
 
 const SLICE: usize = 1 << 20;
 
@@ -198,4 +199,39 @@ async fn many_visitors_of_one_slice_make_one_request() {
     });
     assert!(futures::future::join_all(requests).await.iter().all(|length| *length == 6));
     assert_eq!(source.count(), 1);
+}
+
+#[tokio::test]
+async fn long_content_in_memory_is_a_file_and_reads_as_any_other() {
+    let bench = Bench::new();
+    let whole = content(300_000);
+    let body = whole.clone();
+    let source = Scripted::new(move |_, request| {
+        let fields = [("cache-control", "max-age=10"), ("etag", "\"v\"")];
+        match request.headers.contains_key("if-none-match") {
+            true => reply(304, &fields, ""),
+            false => reply(200, &fields, body.clone()),
+        }
+    });
+    assert_eq!(bench.ok("/a", &[], &source).await.body, whole);
+    for _ in 0..2 {
+        let none = HeaderMap::new();
+        let hit = bench.cache.hit(&bench.request(&Method::GET, "/a", &none)).unwrap();
+        let is_file = matches!(hit.content, HitContent::File(part) if part.len == 300_000);
+        assert!(
+            is_file || std::env::var_os("VERGE_CACHE_TIER").is_some(),
+            "on disk either will do"
+        );
+        assert_eq!(bench.ok("/a", &[], &source).await.body, whole);
+        let part = bench.ok("/a", &[("range", "bytes=1000-269999")], &source).await;
+        assert_eq!((part.status, &part.body[..]), (206, &whole[1000..270_000]));
+        let parts = bench.ok("/a", &[("range", "bytes=5-9,280000-280003")], &source).await;
+        assert_eq!(parts.status, 206);
+        let has = |bytes: &[u8]| parts.body.windows(bytes.len()).any(|found| found == bytes);
+        assert!(has(&whole[5..10]) && has(&whole[280_000..280_004]));
+        // Once more, when it was confirmed.
+        bench.advance(20);
+        assert_eq!(bench.ok("/a", &[], &source).await.body, whole);
+    }
+    assert_eq!(source.count(), 3);
 }

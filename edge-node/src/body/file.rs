@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
-pub use verge_cache::FilePart;
+pub use verge_cache::{FilePart, OpenFile};
 
 /// The most bytes of one piece.
 pub const PIECE: usize = 256 * 1024;
@@ -76,11 +76,11 @@ impl Pieces {
             }
             None => {
                 let count = usize::try_from(self.part.len).unwrap_or(PIECE).min(most).min(PIECE);
-                match read_now(&self.part.file, self.part.offset, count)? {
+                match read_now(self.part.file.file(), self.part.offset, count)? {
                     Some(piece) => piece,
                     None => {
                         let (file, at) = (Arc::clone(&self.part.file), self.part.offset);
-                        let read = move || read_waiting(&file, at, count);
+                        let read = move || read_waiting(file.file(), at, count);
                         self.reading = Some(tokio::task::spawn_blocking(read));
                         return self.poll_piece(most, cx);
                     }
@@ -135,9 +135,13 @@ impl Resident {
                 return Poll::Ready(Ok((self.until - part.offset).min(part.len)));
             }
             let end = part.offset + part.len.min(WINDOW);
-            if !is_resident(&part.file, part.offset, end)? {
+            if part.file.is_resident(end) {
+                // Nothing to look at.
+            } else if is_resident(part.file.file(), part.offset, end)? {
+                part.file.saw_resident(part.offset, end);
+            } else {
                 let (file, at) = (Arc::clone(&part.file), part.offset);
-                let read = move || read_through(&file, at, end);
+                let read = move || read_through(file.file(), at, end);
                 self.reading = Some(tokio::task::spawn_blocking(read));
             }
             // Also while it is read: what a reading that came to its end has read is in memory.
@@ -227,7 +231,7 @@ mod tests {
         file.sync_all().unwrap();
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         let gone = !is_in_memory(&file) && !is_resident(&file, 0, length).unwrap();
-        (FilePart { file: Arc::new(file), offset: 0, len: length }, bytes, gone)
+        (FilePart { file: Arc::new(OpenFile::new(file)), offset: 0, len: length }, bytes, gone)
     }
 
     /// How often somebody waited who asked for all of a file.

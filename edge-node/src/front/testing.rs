@@ -58,7 +58,7 @@ impl Stored {
         file.write_all(&vec![0xAA; offset]).unwrap();
         file.write_all(&bytes).unwrap();
         file.write_all(&[0xBB; 777]).unwrap();
-        let open = Arc::new(File::open(file.path()).unwrap());
+        let open = Arc::new(verge_cache::OpenFile::new(File::open(file.path()).unwrap()));
         let part = FilePart { file: open, offset: offset as u64, len: length as u64 };
         Stored { part, bytes, file }
     }

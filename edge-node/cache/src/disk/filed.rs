@@ -5,14 +5,15 @@ use super::folder::Folder;
 use super::record::{self, Record, TRAILER_BYTES};
 use super::{BLOCK_BYTES, Disk, DiskError};
 use crate::api::BoxError;
+use crate::open_file::OpenFile;
 use bytes::Bytes;
 use http_body::Frame;
 use parking_lot::Mutex;
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 
@@ -27,6 +28,10 @@ pub(crate) struct Filed {
     /// Entries of the store that hold it: the file goes with the last.
     owners: AtomicUsize,
     uses: AtomicU32,
+    /// On which use it is copied into memory.
+    due: AtomicU32,
+    /// Its file, for as long as that is open.
+    open: Mutex<Weak<OpenFile>>,
     /// Blocks from the first on that were found right; all of them: it need not be read to be sent.
     right: AtomicU64,
     stamp: Mutex<Option<Stamp>>,
@@ -35,7 +40,7 @@ pub(crate) struct Filed {
 /// What changes when somebody writes to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
-    modified: (i64, i64),
+    modified: (i64, u64),
     size: u64,
     inode: u64,
 }
@@ -57,6 +62,8 @@ impl Filed {
             sums: sums.into(),
             owners: AtomicUsize::new(0),
             uses: AtomicU32::new(0),
+            due: AtomicU32::new(super::PROMOTED_ON_USE),
+            open: Mutex::default(),
             right: AtomicU64::new(0),
             stamp: Mutex::new(None),
         }
@@ -86,8 +93,24 @@ impl Filed {
         self.owners.load(Ordering::Acquire) > 0
     }
 
-    pub(crate) fn used(&self) {
-        self.uses.fetch_add(1, Ordering::Relaxed);
+    /// Counts a use; whether it is one that brings the content into memory.
+    pub(crate) fn used(&self) -> bool {
+        let uses = self.uses.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        uses >= self.due.load(Ordering::Relaxed)
+    }
+
+    /// It was copied into memory, and is not to be again before it is used many `times` more.
+    pub(crate) fn tried(&self, times: u32) {
+        self.due.store(self.uses().saturating_mul(times), Ordering::Relaxed);
+    }
+
+    /// The file, if it is open.
+    pub(crate) fn open_file(&self) -> Option<Arc<OpenFile>> {
+        self.open.lock().upgrade()
+    }
+
+    pub(crate) fn set_open(&self, file: &Arc<OpenFile>) {
+        *self.open.lock() = Arc::downgrade(file);
     }
 
     pub(crate) fn uses(&self) -> u32 {
@@ -171,9 +194,9 @@ impl Filed {
 
 impl Stamp {
     fn of(file: &File) -> std::io::Result<Stamp> {
-        let about = file.metadata()?;
-        let modified = (about.mtime(), about.mtime_nsec());
-        Ok(Stamp { modified, size: about.size(), inode: about.ino() })
+        let about = rustix::fs::fstat(file)?;
+        let modified = (about.st_mtime, about.st_mtime_nsec);
+        Ok(Stamp { modified, size: about.st_size.unsigned_abs(), inode: about.st_ino })
     }
 }
 
@@ -198,7 +221,7 @@ pub(crate) fn read_end(file: &File, size: u64) -> Result<(Vec<u8>, u64), DiskErr
 pub(crate) struct FileBody {
     disk: Arc<Disk>,
     filed: Arc<Filed>,
-    file: Arc<File>,
+    file: Arc<OpenFile>,
     /// The next byte to be given, and the first that is not wanted.
     at: u64,
     end: u64,
@@ -210,7 +233,7 @@ impl FileBody {
     pub(crate) fn new(
         disk: Arc<Disk>,
         filed: Arc<Filed>,
-        file: Arc<File>,
+        file: Arc<OpenFile>,
         (start, end): (u64, u64),
     ) -> FileBody {
         FileBody { disk, filed, file, at: start, end, reading: None }
@@ -218,7 +241,7 @@ impl FileBody {
 
     fn read(&self, index: u64) -> JoinHandle<Result<Bytes, DiskError>> {
         let (filed, file) = (Arc::clone(&self.filed), Arc::clone(&self.file));
-        tokio::task::spawn_blocking(move || filed.read_block(&file, index))
+        tokio::task::spawn_blocking(move || filed.read_block(file.file(), index))
     }
 }
 
@@ -264,14 +287,14 @@ impl http_body::Body for FileBody {
 
 /// Bytes of a file that is still being written, read where they are already there.
 pub(crate) fn read_part(
-    file: &Arc<File>,
+    file: &Arc<OpenFile>,
     at: u64,
     length: usize,
 ) -> JoinHandle<std::io::Result<Bytes>> {
     let file = Arc::clone(file);
     tokio::task::spawn_blocking(move || {
         let mut part = vec![0; length];
-        file.read_exact_at(&mut part, at)?;
+        file.file().read_exact_at(&mut part, at)?;
         Ok(part.into())
     })
 }

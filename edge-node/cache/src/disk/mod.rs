@@ -17,6 +17,7 @@ pub(crate) use spill::Spill;
 
 use crate::api::FilePart;
 use crate::object::StoredObject;
+use crate::open_file::OpenFile;
 use ahash::AHashMap;
 use bytes::Bytes;
 use moka::sync::Cache as Moka;
@@ -30,6 +31,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// Content is read, checked and sent in blocks of this many bytes.
 pub(crate) const BLOCK_BYTES: u64 = 256 * 1024;
@@ -37,8 +40,20 @@ pub(crate) const BLOCK_BYTES: u64 = 256 * 1024;
 const MAX_OPEN: u64 = 2_048;
 /// A failing disk is told of so often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
-/// On which use an object is copied into memory.
+/// On which use an object is copied into memory, and by how many times its uses grow until the next
+/// try: memory that is full of what is used more does not take it, and then its file is the quicker way.
 const PROMOTED_ON_USE: u32 = 2;
+const NEXT_TRY: u32 = 16;
+/// Bytes of content that may wait in memory for a file, and how long a response waits for its turn
+/// there before it is given up.
+const MOST_UNWRITTEN: usize = 64 * 1024 * 1024;
+const WAIT_FOR_TURN: Duration = Duration::from_secs(1);
+/// In what units they are counted.
+const UNWRITTEN_UNIT: usize = 1024;
+/// Files that are written at a time, and objects that are copied into memory at a time: a disk gains
+/// nothing from more, and the event loops lose.
+const WRITERS: usize = 8;
+const PROMOTIONS: usize = 2;
 
 /// Where the disk tier lies and how large it may grow.
 #[derive(Debug, Clone)]
@@ -81,6 +96,12 @@ pub(crate) enum Ready {
     Later,
 }
 
+/// Content that waits for its file, and its room among the others.
+struct Unwritten {
+    content: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
 /// The disk tier.
 pub(crate) struct Disk {
     folder: Folder,
@@ -90,12 +111,15 @@ pub(crate) struct Disk {
     next: AtomicU64,
     /// Content that is also in memory, by file.
     ram: Moka<u64, Bytes, ahash::RandomState>,
-    handles: Moka<u64, Arc<File>, ahash::RandomState>,
+    handles: Moka<u64, Arc<OpenFile>, ahash::RandomState>,
     remover: mpsc::Sender<u64>,
     faults: AtomicU64,
     told: Mutex<Option<Instant>>,
     /// Content whose file is not written yet.
-    unwritten: Mutex<AHashMap<u64, Bytes>>,
+    unwritten: Mutex<AHashMap<u64, Unwritten>>,
+    room: Arc<Semaphore>,
+    writers: Semaphore,
+    promotions: Arc<Semaphore>,
     /// Bytes of objects that are being written.
     spilling: AtomicU64,
     most_spilling: u64,
@@ -154,6 +178,9 @@ impl Disk {
             faults: AtomicU64::new(0),
             told: Mutex::new(None),
             unwritten: Mutex::default(),
+            room: Arc::new(Semaphore::new(MOST_UNWRITTEN / UNWRITTEN_UNIT)),
+            writers: Semaphore::new(WRITERS),
+            promotions: Arc::new(Semaphore::new(PROMOTIONS)),
             spilling: AtomicU64::new(0),
             most_spilling: settings.bytes / 4,
             scanning: AtomicBool::new(true),
@@ -199,7 +226,7 @@ impl Disk {
     }
 
     /// What a hit can be sent from at once.
-    pub(crate) fn ready(&self, filed: &Filed) -> Ready {
+    pub(crate) fn ready(self: &Arc<Self>, filed: &Arc<Filed>) -> Ready {
         if self.ram_object > 0
             && filed.len <= self.ram_object
             && let Some(content) = self.ram.get(&filed.id)
@@ -207,7 +234,7 @@ impl Disk {
             return Ready::Whole(content);
         }
         if !filed.is_verified() {
-            if let Some(content) = self.unwritten.lock().get(&filed.id).cloned() {
+            if let Some(content) = self.unwritten_content(filed.id) {
                 return Ready::Whole(content);
             }
             // Or it was written just now.
@@ -215,24 +242,60 @@ impl Disk {
                 return Ready::Later;
             }
         }
-        if self.is_due(filed) {
+        let Some(file) = self.handle(filed) else { return Ready::Later };
+        if !filed.is_untouched(file.file()) {
             return Ready::Later;
         }
-        let handle = self.handles.get(&filed.id);
-        match handle {
-            Some(file) if filed.is_untouched(&file) => {
-                filed.used();
-                Ready::File(FilePart { file, offset: 0, len: filed.len })
-            }
-            _ => Ready::Later,
+        if filed.used() && filed.len <= self.ram_object {
+            self.promote(filed);
         }
+        Ready::File(FilePart { file, offset: 0, len: filed.len })
     }
 
-    /// Whether the next use is one that brings it into memory: the second, and ever more rarely after it,
-    /// since memory that is full of what is used more does not take it, and then its file is the quicker way.
-    fn is_due(&self, filed: &Filed) -> bool {
-        let use_now = filed.uses() + 1;
-        filed.len <= self.ram_object && use_now >= PROMOTED_ON_USE && use_now.is_power_of_two()
+    /// The file, if it is open. Its place among those that are kept open is looked after now and then.
+    fn handle(&self, filed: &Filed) -> Option<Arc<OpenFile>> {
+        const LOOKED_AFTER_EVERY: u32 = 8;
+        if !filed.uses().is_multiple_of(LOOKED_AFTER_EVERY)
+            && let Some(file) = filed.open_file()
+        {
+            return Some(file);
+        }
+        let file = self.handles.get(&filed.id)?;
+        filed.set_open(&file);
+        Some(file)
+    }
+
+    /// Copies an object into memory beside the work, unless enough are being copied.
+    fn promote(self: &Arc<Self>, filed: &Arc<Filed>) {
+        let (Ok(permit), Ok(runtime)) =
+            (Arc::clone(&self.promotions).try_acquire_owned(), Handle::try_current())
+        else {
+            return;
+        };
+        filed.tried(NEXT_TRY);
+        let (disk, filed) = (Arc::clone(self), Arc::clone(filed));
+        runtime.spawn_blocking(move || {
+            let copied = disk.file(&filed).and_then(|file| filed.read_all(file.file()));
+            match copied {
+                Ok(content) => disk.ram.insert(filed.id, content),
+                // The next hit finds the same, and deals with it.
+                Err(error) => disk.fault("read", &error),
+            }
+            // An object that left the store meanwhile needs no place in memory.
+            if !filed.is_held() {
+                disk.ram.invalidate(&filed.id);
+            }
+            drop(permit);
+        });
+    }
+
+    fn unwritten_content(&self, id: u64) -> Option<Bytes> {
+        self.unwritten.lock().get(&id).map(|unwritten| unwritten.content.clone())
+    }
+
+    /// A turn to write a file, which ends when it is dropped.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.writers.acquire().await.ok()
     }
 
     /// Whether the content is in memory: the tier that a hit comes from.
@@ -241,33 +304,41 @@ impl Disk {
     }
 
     /// Opens the file of an object and sees whether it was touched. Blocks.
-    pub(crate) fn file(&self, filed: &Filed) -> Result<Arc<File>, DiskError> {
+    pub(crate) fn file(&self, filed: &Filed) -> Result<Arc<OpenFile>, DiskError> {
         let file = match self.handles.get(&filed.id) {
             Some(file) => file,
-            None => Arc::new(File::open(self.folder.object(filed.id))?),
+            None => Arc::new(OpenFile::new(File::open(self.folder.object(filed.id))?)),
         };
-        filed.look(&file)?;
+        filed.look(file.file())?;
         self.handles.insert(filed.id, Arc::clone(&file));
+        filed.set_open(&file);
         Ok(file)
     }
 
     /// Reads short content whole, checks it, and keeps it in memory if it is used again. Blocks.
     pub(crate) fn read(&self, filed: &Filed) -> Result<Bytes, DiskError> {
-        let due = self.is_due(filed);
-        filed.used();
+        let due = filed.used() && filed.len <= self.ram_object;
         let file = self.file(filed)?;
-        let content = filed.read_all(&file)?;
+        let content = filed.read_all(file.file())?;
         if due {
+            filed.tried(NEXT_TRY);
             self.ram.insert(filed.id, content.clone());
         }
         Ok(content)
     }
 
-    /// Short content that is to get a file; until then it is held in memory.
-    pub(crate) fn await_file(&self, content: Bytes) -> Arc<Filed> {
+    /// Short content that is to get a file; until then it is held in memory. `None` when a disk that
+    /// is slower than the origins leaves it no room there.
+    pub(crate) async fn await_file(&self, content: Bytes) -> Option<Arc<Filed>> {
+        let units = content.len().div_ceil(UNWRITTEN_UNIT).min(MOST_UNWRITTEN / UNWRITTEN_UNIT);
+        let room = Arc::clone(&self.room).acquire_many_owned(u32::try_from(units).ok()?);
+        let Ok(Ok(room)) = tokio::time::timeout(WAIT_FOR_TURN, room).await else {
+            self.fault("keep up", &"content waits too long for its file");
+            return None;
+        };
         let filed = Arc::new(Filed::new(self.new_id(), std::slice::from_ref(&content)));
-        self.unwritten.lock().insert(filed.id, content);
-        filed
+        self.unwritten.lock().insert(filed.id, Unwritten { content, _room: room });
+        Some(filed)
     }
 
     /// Whether it still has no file.
@@ -277,7 +348,7 @@ impl Disk {
 
     /// Writes the file of content that awaits it. Blocks.
     pub(crate) fn save(&self, filed: &Filed, record: &Record<'_>) -> Result<(), DiskError> {
-        let Some(content) = self.unwritten.lock().get(&filed.id).cloned() else { return Ok(()) };
+        let Some(content) = self.unwritten_content(filed.id) else { return Ok(()) };
         let mut spill =
             Spill::with_id(self, filed.id).inspect_err(|error| self.fault("create", error))?;
         spill.append(self, &[content])?;
@@ -287,7 +358,7 @@ impl Disk {
     /// The wait for a file is over. Without one, memory is what is left; and an object that left the
     /// store meanwhile needs none.
     pub(crate) fn has_file(&self, filed: &Filed, written: bool) {
-        let content = self.unwritten.lock().remove(&filed.id);
+        let content = self.unwritten.lock().remove(&filed.id).map(|waited| waited.content);
         if let Some(content) = content.filter(|_| !written && filed.len <= self.ram_object) {
             self.ram.insert(filed.id, content);
         }

@@ -3,6 +3,7 @@
 
 use super::record::{self, Record};
 use super::{BLOCK_BYTES, Disk, DiskError, Filed};
+use crate::open_file::OpenFile;
 use bytes::Bytes;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Write};
@@ -15,7 +16,7 @@ use xxhash_rust::xxh3::Xxh3;
 pub(crate) struct Spill {
     id: u64,
     path: PathBuf,
-    file: Arc<File>,
+    file: Arc<OpenFile>,
     written: u64,
     summing: Summing,
     finished: bool,
@@ -41,11 +42,18 @@ impl Spill {
         let path = disk.folder.unfinished(id);
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         let summing = Summing::default();
-        Ok(Spill { id, path, file: Arc::new(file), written: 0, summing, finished: false })
+        Ok(Spill {
+            id,
+            path,
+            file: Arc::new(OpenFile::new(file)),
+            written: 0,
+            summing,
+            finished: false,
+        })
     }
 
     /// The file, for those who read what was written so far.
-    pub(crate) fn file(&self) -> Arc<File> {
+    pub(crate) fn file(&self) -> Arc<OpenFile> {
         Arc::clone(&self.file)
     }
 
@@ -60,7 +68,7 @@ impl Spill {
             self.summing.add(piece);
         }
         let length: u64 = content.iter().map(|piece| piece.len() as u64).sum();
-        if let Err(error) = write_all(&self.file, content) {
+        if let Err(error) = write_all(self.file.file(), content) {
             disk.fault("write", &error);
             return Err(error.into());
         }
@@ -90,7 +98,7 @@ impl Spill {
 
     fn seal(&mut self, disk: &Disk, filed: &Filed, record: &Record<'_>) -> Result<(), DiskError> {
         let end = record::seal(record, self.written).ok_or(DiskError::Damaged)?;
-        write_all(&self.file, &[Bytes::from(end)])?;
+        write_all(self.file.file(), &[Bytes::from(end)])?;
         let path = disk.folder.object(self.id);
         if let Err(error) = fs::rename(&self.path, &path) {
             // The folders are made when they are first needed.
@@ -103,7 +111,7 @@ impl Spill {
         }
         self.finished = true;
         disk.handles.insert(self.id, self.file());
-        filed.was_written(&self.file)?;
+        filed.was_written(self.file.file())?;
         Ok(())
     }
 }

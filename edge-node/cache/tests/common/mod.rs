@@ -282,7 +282,7 @@ pub async fn read(response: Response) -> Result<Got, String> {
         Body::File(part) => {
             use std::os::unix::fs::FileExt;
             let mut content = vec![0; usize::try_from(part.len).unwrap()];
-            part.file.read_exact_at(&mut content, part.offset).map_err(|e| e.to_string())?;
+            part.file.file().read_exact_at(&mut content, part.offset).map_err(|e| e.to_string())?;
             content.into()
         }
         Body::Stream(stream) => {

@@ -125,7 +125,7 @@ impl FileWrite {
     fn send_file(&mut self, stream: &TcpStream, most: u64) -> Result<usize> {
         let count = usize::try_from(most).unwrap_or(usize::MAX);
         let mut offset = self.part.offset;
-        let sent = rustix::fs::sendfile(stream, &*self.part.file, Some(&mut offset), count)?;
+        let sent = rustix::fs::sendfile(stream, self.part.file.file(), Some(&mut offset), count)?;
         self.part.offset += sent as u64;
         self.part.len = self.part.len.saturating_sub(sent as u64);
         self.sent += sent as u64;
