@@ -37,7 +37,7 @@ pub struct Settings {
     /// The disk tier, where there is one.
     pub disk: Option<DiskSettings>,
     /// The longest content that is stored, in bytes; longer content streams through. By default an
-    /// eighth of the memory, and where there is a disk tier a quarter of that.
+    /// eighth of the disk tier, or of the memory where there is none.
     pub max_object_bytes: Option<u64>,
     /// Bytes of memory for responses on their way into the store; what comes beyond streams through.
     /// Default 256 MiB.
@@ -170,9 +170,10 @@ impl Cache {
         let hasher = RandomState::new();
         let disk_bytes = settings.disk.as_ref().map_or(0, |disk| disk.bytes);
         let tier = disk.map(|disk| (disk, disk_bytes));
-        let share = if tier.is_some() { disk_bytes / 4 } else { settings.ram_bytes / 8 };
+        let share = if tier.is_some() { disk_bytes } else { settings.ram_bytes } / 8;
         let max_object = settings.max_object_bytes.unwrap_or(share);
-        let store = Store::new(settings.ram_bytes, tier, settings.max_variants, hasher.clone());
+        let store =
+            Store::new(settings.ram_bytes, tier, settings.max_variants, max_object, hasher.clone());
         let marks =
             moka::sync::Cache::builder().max_capacity(MAX_MARKS).build_with_hasher(hasher.clone());
         Cache {

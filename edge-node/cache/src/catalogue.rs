@@ -119,7 +119,7 @@ impl Catalogue {
         }
         for object in &entry.variants {
             *inner.epochs.entry(object.epoch.applied).or_insert(0) += 1;
-            for tag in &object.tags.kept {
+            for tag in &object.tags {
                 match inner.tags.get_mut(tag) {
                     Some(entries) => {
                         entries.insert(listed.clone());
@@ -153,7 +153,7 @@ impl Catalogue {
                     inner.epochs.remove(&object.epoch.applied);
                 }
             }
-            for tag in &object.tags.kept {
+            for tag in &object.tags {
                 if let Some(entries) = inner.tags.get_mut(tag) {
                     entries.remove(&listed);
                     if entries.is_empty() {

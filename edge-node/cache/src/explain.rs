@@ -110,8 +110,7 @@ impl Cache {
             age: of(|object, mono| object.freshness.age(mono)),
             ttl: object.map(|object| object.freshness.ttl(mono)),
             ttl_source: object.map(|object| object.freshness.source),
-            tags: object
-                .map_or(Vec::new(), |o| o.tags.kept.iter().map(|t| t.to_string()).collect()),
+            tags: object.map_or(Vec::new(), |o| o.tags.iter().map(|t| t.to_string()).collect()),
             epoch: object.map(|object| object.epoch.revision),
             purged: self.inner.site(request.site).epoch().revision,
             size: of(|object, _| object.len()),

@@ -1,6 +1,7 @@
 //! What becomes of a fill's content: how much of it is kept while it streams, when it goes to the disk,
 //! and the object that it is in the end. Asks no source and answers no visitor.
 
+use crate::api::FilePart;
 use crate::buffer::Keeping;
 use crate::cache::Inner;
 use crate::content::Content;
@@ -65,8 +66,10 @@ fn joined(pieces: &[Bytes]) -> Bytes {
 fn in_memory(pieces: &[Bytes]) -> Content {
     let len = kept_len(pieces);
     match (len >= MEMORY_FILE_BYTES).then(|| OpenFile::in_memory(pieces)) {
-        Some(Ok(file)) => Content::MemoryFile(Arc::new(file), len),
-        _ => Content::Shared(joined(pieces)),
+        Some(Ok(file)) => {
+            Content::MemoryFile(Arc::new(FilePart { file: Arc::new(file), offset: 0, len }))
+        }
+        _ => Content::Shared(Arc::new(joined(pieces))),
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, DATE, ETAG, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use verge_config::Revision;
@@ -53,7 +54,7 @@ pub struct StoredObject {
     pub(crate) content: Content,
     pub(crate) freshness: Freshness,
     pub(crate) selection: Option<Box<Selection>>,
-    pub(crate) tags: Tags,
+    pub(crate) tags: Box<[Box<str>]>,
     /// Which bytes of the representation the content is; `None` when it is all of them.
     pub(crate) span: Option<Box<Span>>,
     pub(crate) epoch: Epoch,
@@ -190,8 +191,7 @@ impl StoredObject {
         (head_len, hidden_len): (u32, u32),
         content: Content,
     ) -> StoredObject {
-        let Parts { status, freshness, selection, mut tags, span, epoch, fields: _ } = parts;
-        tags.ignored = 0;
+        let Parts { status, freshness, selection, tags, span, epoch, fields: _ } = parts;
         let block = Bytes::from(block);
         let checked = AtomicU64::new(u64::MAX);
         StoredObject {
@@ -202,7 +202,7 @@ impl StoredObject {
             content,
             freshness,
             selection,
-            tags,
+            tags: tags.kept,
             span,
             epoch,
             checked,
@@ -250,7 +250,7 @@ impl StoredObject {
     pub fn body(&self) -> Option<Bytes> {
         match &self.content {
             Content::Inline => Some(self.block.slice(self.hidden_end()..)),
-            Content::Shared(bytes) => Some(bytes.clone()),
+            Content::Shared(bytes) => Some(Bytes::clone(bytes)),
             Content::Filed(_) | Content::MemoryFile(..) => None,
         }
     }
@@ -258,7 +258,7 @@ impl StoredObject {
     /// The content, to be shared with an object that confirms this one.
     pub(crate) fn shared_content(&self) -> Content {
         match &self.content {
-            Content::Inline => Content::Shared(self.block.slice(self.hidden_end()..)),
+            Content::Inline => Content::Shared(Arc::new(self.block.slice(self.hidden_end()..))),
             elsewhere => elsewhere.clone(),
         }
     }
@@ -269,7 +269,7 @@ impl StoredObject {
         match &self.content {
             Content::Inline => (self.block.len() - self.hidden_end()) as u64,
             Content::Shared(bytes) => bytes.len() as u64,
-            Content::MemoryFile(_, len) => *len,
+            Content::MemoryFile(part) => part.len,
             Content::Filed(filed) => filed.len,
         }
     }
@@ -296,10 +296,10 @@ impl StoredObject {
     /// Bytes that it takes in memory, nearly.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let tags: usize = self.tags.kept.iter().map(|tag| tag.len() + 16).sum();
+        let tags: usize = self.tags.iter().map(|tag| tag.len() + 16).sum();
         let shared = match &self.content {
             Content::Shared(bytes) => bytes.len(),
-            Content::MemoryFile(_, len) => usize::try_from(*len).unwrap_or(usize::MAX),
+            Content::MemoryFile(part) => usize::try_from(part.len).unwrap_or(usize::MAX),
             Content::Filed(filed) => filed.weight(),
             Content::Inline => 0,
         };

@@ -209,7 +209,7 @@ impl PurgeIndex {
     /// What the purges mean for an object; costs its tags and its path's segments.
     #[must_use]
     pub fn verdict(&self, key: &Key, object: &StoredObject) -> Verdict {
-        self.judge(key, &object.tags.kept, object.epoch.applied)
+        self.judge(key, &object.tags, object.epoch.applied)
     }
 
     /// What the purges mean for something under `key`, with these tags, of this epoch.

@@ -53,7 +53,7 @@ pub(crate) trait Purgeable {
 
 impl Purgeable for StoredObject {
     fn tags(&self) -> &[Box<str>] {
-        &self.tags.kept
+        &self.tags
     }
 
     fn applied(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! The store: entries by primary key, each with all its variants, weighed by bytes (moka, TinyLFU); what
+//! The store: entries by primary key, each with all its variants, weighed by bytes (S3-FIFO); what
 //! leaves it leaves its site's catalogue, and its file goes too. Knows nothing of freshness; a purge
 //! never relies on an entry being gone from here.
 
@@ -9,16 +9,23 @@ use crate::object::StoredObject;
 use crate::purge_index::Verdict;
 use crate::site::SiteState;
 use http::HeaderMap;
-use moka::ops::compute::Op;
-use moka::sync::Cache as Moka;
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What an entry takes in memory besides its key and variants, in bytes: its own struct, the places in
 /// the store's and the catalogue's tables.
-const ENTRY_OVERHEAD: usize = size_of::<Entry>() + 320;
-/// Weights are counted in units of so many bytes, so that a large file's fits.
-const UNIT_BYTES: u64 = 64;
+const ENTRY_OVERHEAD: usize = size_of::<Entry>() + 160;
+/// How many entries can be changed at a time.
+const LOCKS: usize = 256;
+/// An entry's likely bytes: what the store's tables are laid out for.
+const LIKELY_BYTES: u64 = 8 * 1024;
+/// The store has parts with a lock each. A part is not smaller than this, and holds two of the largest
+/// objects: it takes none that is larger than itself.
+const MIN_SHARD_BYTES: u64 = 4 * 1024 * 1024;
+const MAX_SHARDS: usize = 64;
 /// The most parts of one representation that an entry keeps.
 const MAX_PARTS: usize = 16;
 
@@ -31,13 +38,25 @@ pub(crate) struct Entry {
     pub(crate) site: Arc<SiteState>,
     /// The variants.
     pub(crate) variants: Box<[Arc<StoredObject>]>,
+    gone: AtomicBool,
 }
+
+/// An entry's bytes.
+#[derive(Clone)]
+struct Weigher {
+    factor: u64,
+}
+
+/// Tells who inserts what left the store for it.
+#[derive(Clone)]
+struct Evicted;
 
 /// The store.
 pub(crate) struct Store {
-    entries: Moka<u64, Arc<Entry>, ahash::RandomState>,
+    entries: Cache<u64, Arc<Entry>, Weigher, ahash::RandomState, Evicted>,
+    locks: Box<[Mutex<()>]>,
     max_variants: usize,
-    evicted: Arc<AtomicU64>,
+    evicted: AtomicU64,
     disk: Option<Arc<Disk>>,
 }
 
@@ -57,6 +76,10 @@ pub(crate) enum Inserted {
 // === impl Entry ===
 
 impl Entry {
+    fn new(key: Arc<Key>, site: Arc<SiteState>, variants: Vec<Arc<StoredObject>>) -> Entry {
+        Entry { key, site, variants: variants.into(), gone: AtomicBool::new(false) }
+    }
+
     /// The newest whole variant that a request selects.
     #[must_use]
     pub(crate) fn select(&self, request: &HeaderMap) -> Option<&Arc<StoredObject>> {
@@ -70,10 +93,9 @@ impl Entry {
 
     /// The bytes that count: of files where there are files, of memory where there are none; and never
     /// less than what the share of memory comes to that is for knowing what the files are.
-    fn weight(&self, memory_factor: u64) -> u32 {
+    fn weight(&self, memory_factor: u64) -> u64 {
         let files: u64 = self.variants.iter().map(|object| file_bytes(object)).sum();
-        let bytes = files.max(self.memory().saturating_mul(memory_factor));
-        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+        files.max(self.memory().saturating_mul(memory_factor))
     }
 
     /// It came into the store.
@@ -84,8 +106,11 @@ impl Entry {
         self.site.catalogue.add(self);
     }
 
-    /// It has left the store.
+    /// It has left the store. Its place may have been taken while it was evicted: once is enough.
     fn removed(self: &Arc<Self>, disk: Option<&Disk>) {
+        if self.gone.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.site.catalogue.remove(self);
         for filed in self.files() {
             if filed.let_go()
@@ -111,6 +136,22 @@ fn file_bytes(object: &StoredObject) -> u64 {
     }
 }
 
+// === impl Weigher and Evicted ===
+
+impl Weighter<u64, Arc<Entry>> for Weigher {
+    fn weight(&self, _: &u64, entry: &Arc<Entry>) -> u64 {
+        entry.weight(self.factor)
+    }
+}
+
+impl Lifecycle<u64, Arc<Entry>> for Evicted {
+    type RequestState = Vec<Arc<Entry>>;
+
+    fn on_evict(&self, gone: &mut Self::RequestState, _: u64, entry: Arc<Entry>) {
+        gone.push(entry);
+    }
+}
+
 // === impl Store ===
 
 impl Store {
@@ -120,28 +161,30 @@ impl Store {
         ram_bytes: u64,
         disk: Option<(Arc<Disk>, u64)>,
         max_variants: usize,
+        max_object: u64,
         hasher: ahash::RandomState,
     ) -> Store {
-        let evicted = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&evicted);
         let (bytes, factor) = match &disk {
             // What is known of files stays within as much memory as their content may take.
             Some((_, bytes)) => (*bytes, bytes.checked_div(ram_bytes).unwrap_or(1).clamp(1, 1_000)),
             None => (ram_bytes, 1),
         };
-        let disk = disk.map(|(disk, _)| disk);
-        let files = disk.clone();
-        let entries = Moka::builder()
-            .max_capacity(bytes / UNIT_BYTES)
-            .weigher(move |_, entry: &Arc<Entry>| entry.weight(factor))
-            .eviction_listener(move |_, entry: Arc<Entry>, cause| {
-                entry.removed(files.as_deref());
-                if cause.was_evicted() {
-                    counter.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-            .build_with_hasher(hasher);
-        Store { entries, max_variants: max_variants.max(1), evicted, disk }
+        let least = max_object.saturating_mul(2).max(MIN_SHARD_BYTES);
+        let shards = usize::try_from(bytes / least).unwrap_or(MAX_SHARDS);
+        let options = OptionsBuilder::new()
+            .shards(1 << shards.clamp(1, MAX_SHARDS).ilog2())
+            .estimated_items_capacity(usize::try_from(bytes / LIKELY_BYTES).unwrap_or(1))
+            .weight_capacity(bytes)
+            .build()
+            .unwrap_or_else(|_| unreachable!("both capacities are set"));
+        let entries = Cache::with_options(options, Weigher { factor }, hasher, Evicted);
+        Store {
+            entries,
+            locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
+            max_variants: max_variants.max(1),
+            evicted: AtomicU64::new(0),
+            disk: disk.map(|(disk, _)| disk),
+        }
     }
 
     /// The disk tier, where there is one.
@@ -164,33 +207,45 @@ impl Store {
         site: &Arc<SiteState>,
         object: &Arc<StoredObject>,
     ) -> Inserted {
-        let mut outcome = Inserted::Stored;
-        self.entries.entry(hash).and_compute_with(|present| {
-            if site.verdict(key, object) == Verdict::Dead {
-                outcome = Inserted::Purged;
-                return Op::Nop;
+        let _alone = self.lock(hash).lock();
+        if site.verdict(key, object) == Verdict::Dead {
+            return Inserted::Purged;
+        }
+        let present = self.entries.peek(&hash);
+        let mut variants = vec![Arc::clone(object)];
+        if let Some(entry) = &present {
+            if *entry.key != **key {
+                return Inserted::Collision;
             }
-            let mut variants = vec![Arc::clone(object)];
-            if let Some(entry) = present.map(moka::Entry::into_value) {
-                if *entry.key != **key {
-                    outcome = Inserted::Collision;
-                    return Op::Nop;
-                }
-                for other in &entry.variants {
-                    if !other.same_selection(object) || !other.gives_way_to(object) {
-                        variants.push(Arc::clone(other));
-                    } else if age_order(other) > age_order(object) {
-                        outcome = Inserted::Outdated;
-                        return Op::Nop;
-                    }
+            for other in &entry.variants {
+                if !other.same_selection(object) || !other.gives_way_to(object) {
+                    variants.push(Arc::clone(other));
+                } else if age_order(other) > age_order(object) {
+                    return Inserted::Outdated;
                 }
             }
-            self.limit(&mut variants);
-            let key = Arc::clone(key);
-            let (site, variants) = (Arc::clone(site), variants.into_boxed_slice());
-            Op::Put(put(Entry { key, site, variants }))
-        });
-        outcome
+        }
+        self.limit(&mut variants);
+        self.put(hash, Entry::new(Arc::clone(key), Arc::clone(site), variants), present);
+        Inserted::Stored
+    }
+
+    /// The lock under which entries of some keys are changed.
+    fn lock(&self, hash: u64) -> &Mutex<()> {
+        let at = usize::try_from(hash % self.locks.len() as u64).unwrap_or_default();
+        self.locks.get(at).unwrap_or_else(|| unreachable!("a remainder is less"))
+    }
+
+    /// Puts an entry in the place of what was present, with the key's lock held.
+    fn put(&self, hash: u64, entry: Entry, present: Option<Arc<Entry>>) {
+        let entry = Arc::new(entry);
+        entry.added();
+        let mut evicted = Vec::new();
+        self.entries.insert_with_lifecycle(hash, entry, &mut evicted);
+        self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
+        for gone in evicted.iter().chain(&present) {
+            gone.removed(self.disk.as_deref());
+        }
     }
 
     fn limit(&self, variants: &mut Vec<Arc<StoredObject>>) {
@@ -211,21 +266,18 @@ impl Store {
         hash: u64,
         wanted: impl Fn(&Entry, &StoredObject) -> bool,
     ) -> usize {
-        let mut gone = 0;
-        self.entries.entry(hash).and_compute_with(|present| {
-            let Some(entry) = present.map(moka::Entry::into_value) else { return Op::Nop };
-            let variants: Vec<_> =
-                entry.variants.iter().filter(|object| wanted(&entry, object)).cloned().collect();
-            gone = entry.variants.len() - variants.len();
-            if gone == 0 {
-                Op::Nop
-            } else if variants.is_empty() {
-                Op::Remove
-            } else {
-                let (key, site) = (Arc::clone(&entry.key), Arc::clone(&entry.site));
-                Op::Put(put(Entry { key, site, variants: variants.into() }))
-            }
-        });
+        let _alone = self.lock(hash).lock();
+        let Some(entry) = self.entries.peek(&hash) else { return 0 };
+        let variants: Vec<_> =
+            entry.variants.iter().filter(|object| wanted(&entry, object)).cloned().collect();
+        let gone = entry.variants.len() - variants.len();
+        if gone > 0 && variants.is_empty() {
+            self.entries.remove(&hash);
+            entry.removed(self.disk.as_deref());
+        } else if gone > 0 {
+            let (key, site) = (Arc::clone(&entry.key), Arc::clone(&entry.site));
+            self.put(hash, Entry::new(key, site, variants), Some(entry));
+        }
         gone
     }
 
@@ -244,24 +296,16 @@ impl Store {
 
     /// Drops everything.
     pub(crate) fn clear(&self) {
-        self.entries.invalidate_all();
-        self.entries.run_pending_tasks();
+        let all: Vec<_> = self.entries.drain().collect();
+        all.iter().for_each(|(_, entry)| entry.removed(self.disk.as_deref()));
     }
 
     /// Entries, the bytes that count against the store's size, and how many were evicted so far.
     #[must_use]
     pub(crate) fn figures(&self) -> (u64, u64, u64) {
-        self.entries.run_pending_tasks();
         let evicted = self.evicted.load(Ordering::Relaxed);
-        (self.entries.entry_count(), self.entries.weighted_size() * UNIT_BYTES, evicted)
+        (self.entries.len() as u64, self.entries.weight(), evicted)
     }
-}
-
-/// Makes an entry one of the store's, which it becomes when it is put.
-fn put(entry: Entry) -> Arc<Entry> {
-    let entry = Arc::new(entry);
-    entry.added();
-    entry
 }
 
 /// Later epochs and, within one, later answers are the newer ones; of those that another process has

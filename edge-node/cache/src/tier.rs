@@ -75,8 +75,8 @@ impl Store {
         if let Some(Held::Bytes(bytes)) = self.ready(object) {
             return Ok(bytes);
         }
-        if let Content::MemoryFile(file, len) = &object.content {
-            return read_memory(file, *len);
+        if let Content::MemoryFile(part) = &object.content {
+            return read_memory(&part.file, part.len);
         }
         let (Content::Filed(filed), Some(disk)) = (&object.content, self.disk()) else {
             return Err(DiskError::Damaged);
@@ -92,9 +92,7 @@ impl Store {
     pub(crate) fn ready(&self, object: &StoredObject) -> Option<Held> {
         match &object.content {
             Content::Inline | Content::Shared(_) => object.body().map(Held::Bytes),
-            Content::MemoryFile(file, len) => {
-                Some(Held::File(FilePart { file: Arc::clone(file), offset: 0, len: *len }))
-            }
+            Content::MemoryFile(part) => Some(Held::File(FilePart::clone(part))),
             Content::Filed(filed) => match self.disk()?.ready(filed) {
                 Ready::Whole(bytes) => Some(Held::Bytes(bytes)),
                 Ready::File(file) => Some(Held::File(file)),

@@ -193,7 +193,7 @@ impl<'a> Record<'a> {
             hidden: Cow::Borrowed(hidden),
             freshness: FreshnessRecord::of(&object.freshness, mono, wall),
             selection: object.selection.as_ref().map(|selection| selection.record()),
-            tags: object.tags.kept.iter().map(|tag| tag.to_string()).collect(),
+            tags: object.tags.iter().map(|tag| tag.to_string()).collect(),
             span: object.span.as_deref().copied(),
             applied: object.epoch.applied,
             revision: object.epoch.revision.0,
