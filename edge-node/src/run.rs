@@ -245,6 +245,7 @@ fn limits(config: &EdgeConfig) -> Limits {
     let from = config.limits;
     Limits {
         connections: from.connections,
+        connections_per_client: from.connections_per_client,
         header: from.header_timeout,
         idle: from.idle_timeout,
         stall: from.body_timeout,
