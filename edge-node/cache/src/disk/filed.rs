@@ -12,7 +12,7 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 
@@ -27,6 +27,8 @@ pub(crate) struct Filed {
     /// Entries of the store that hold it: the file goes with the last.
     owners: AtomicUsize,
     uses: AtomicU32,
+    /// A visitor was sent a part of it before the rest was found wrong: it is of no use to the next one.
+    spoilt: AtomicBool,
     /// Blocks from the first on that were found right; all of them: it need not be read to be sent.
     right: AtomicU64,
     stamp: Mutex<Option<Stamp>>,
@@ -57,6 +59,7 @@ impl Filed {
             sums: sums.into(),
             owners: AtomicUsize::new(0),
             uses: AtomicU32::new(0),
+            spoilt: AtomicBool::new(false),
             right: AtomicU64::new(0),
             stamp: Mutex::new(None),
         }
@@ -92,6 +95,15 @@ impl Filed {
 
     pub(crate) fn uses(&self) -> u32 {
         self.uses.load(Ordering::Relaxed)
+    }
+
+    /// It cannot be read, or not as it was written.
+    pub(crate) fn spoil(&self) {
+        self.spoilt.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_spoilt(&self) -> bool {
+        self.spoilt.load(Ordering::Relaxed)
     }
 
     /// All of the content was found right.
@@ -243,6 +255,7 @@ impl http_body::Body for FileBody {
             Ok(Ok(block)) => block,
             Ok(Err(error)) => {
                 self.disk.fault("read", &error);
+                self.filed.spoil();
                 self.at = self.end;
                 return Poll::Ready(Some(Err(Box::new(error))));
             }
