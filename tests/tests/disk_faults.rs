@@ -91,7 +91,7 @@ fn spoil(index: usize, file: &Path) -> bool {
     };
     let content = *LENGTHS.iter().rfind(|length| **length as u64 <= size).unwrap() as u64;
     let file = File::options().read(true).write(true).open(file).unwrap();
-    if index % 2 == 0 {
+    if index.is_multiple_of(2) {
         let mut byte = [0];
         file.read_exact_at(&mut byte, at).unwrap();
         file.write_all_at(&[byte[0] ^ (1 << (index % 8))], at).unwrap();

@@ -106,7 +106,7 @@ fn varies(number: usize) -> bool {
 
 /// What is compressed when it is stored.
 fn is_text(number: usize) -> bool {
-    number % 3 == 0
+    number.is_multiple_of(3)
 }
 
 /// Asks for an object; it must be right whether it was stored or not. Whether it was a hit.
@@ -167,7 +167,7 @@ fn load(edge: &Edge, world: &Arc<World>, cycle: usize, done: &Arc<AtomicUsize>) 
                     over.store(true, Ordering::SeqCst);
                     return;
                 };
-                if before % 2 == 0 && world.purges.load(Ordering::SeqCst) == before {
+                if before.is_multiple_of(2) && world.purges.load(Ordering::SeqCst) == before {
                     let right = world.body((&path, "en"));
                     assert!(reply.body == right, "{path}: {reply:?}");
                 }

@@ -174,11 +174,7 @@ impl Metrics {
             )?,
             handler_duration: histogram(&r, "handlers_run_duration_seconds", "Handler runs.")?,
             connections: counter(&r, "listen_connections_total", "Connections accepted.")?,
-            connections_refused: counter(
-                &r,
-                "listen_connections_refused_total",
-                "Connections closed at once, since their client had as many as it may.",
-            )?,
+            connections_refused: counter(&r, "listen_connections_refused_total", "Refused.")?,
             connections_open: gauge(&r, "listen_connections_open", "Connections open.")?,
             tls_failures: counter(&r, "listen_tls_failures_total", "TLS handshakes that failed.")?,
             purges: counter(&r, "cache_purges_total", "Purges applied.")?,
