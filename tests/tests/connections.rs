@@ -3,28 +3,24 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use verge_tests::wait::within;
-use verge_tests::{Control, Edge, Origin, site, until};
+use verge_tests::{Control, Edge, Http1, Origin, site, until};
 
 const FRESH: &[(&str, &str)] = &[("Cache-Control", "max-age=3600")];
 /// What an edge allows when it is told nothing.
 const DEFAULT: usize = 1_024;
 
 /// A connection from an address of loopback.
-async fn from(client: u8, edge: SocketAddr) -> TcpStream {
+async fn from(client: u8, edge: SocketAddr) -> Http1 {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 2, client], 0))).unwrap();
-    within("to connect", socket.connect(edge)).await.unwrap()
+    Http1::over(Box::new(within("to connect", socket.connect(edge)).await.unwrap()))
 }
 
 /// Whether a connection gets an answer; `false` when it is closed instead.
-async fn answers(stream: &mut TcpStream) -> bool {
-    let asking = stream.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
-    let mut byte = [0; 4096];
-    let read = within("an answer or the end", stream.read(&mut byte)).await;
-    asking.is_ok() && read.is_ok_and(|count| byte[..count].starts_with(b"HTTP/1.1 "))
+async fn answers(client: &mut Http1) -> bool {
+    client.try_request("GET", "a.example", "/", &[], b"").await.is_ok_and(|reply| reply.whole)
 }
 
 async fn metric(edge: &Edge, name: &str) -> usize {
