@@ -135,7 +135,7 @@ pub async fn run_with(
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses();
     let cell = Arc::new(SnapshotCell::from_pointee(Snapshot::default()));
-    let cache = Cache::open(cache_settings(&config.cache))?;
+    let cache = open_cache(cache_settings(&config.cache))?;
     let origins = Arc::new(origin_settings(&config, &addresses));
     let (sandbox, _scratch) = sandbox(&config, &options)?;
     let log = Arc::new(PurgeLog::new(Arc::new(cache.clone())));
@@ -184,6 +184,18 @@ pub async fn run_with(
         let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     }
     Ok(())
+}
+
+/// A full disk keeps nobody from serving: then all of the cache is in memory. Whatever else is wrong with
+/// the folder is for the operator to know before anything is served.
+fn open_cache(settings: Settings) -> Result<Cache, DiskError> {
+    match Cache::open(settings.clone()) {
+        Err(error) if error.is_full() => {
+            tracing::error!(%error, "the cache's disk is full: going on in memory until the next start");
+            Ok(Cache::new(Settings { disk: None, ..settings }))
+        }
+        opened => opened,
+    }
 }
 
 fn cache_settings(storage: &CacheStorage) -> Settings {
@@ -245,6 +257,7 @@ fn limits(config: &EdgeConfig) -> Limits {
     let from = config.limits;
     Limits {
         connections: from.connections,
+        connections_per_client: from.connections_per_client,
         header: from.header_timeout,
         idle: from.idle_timeout,
         stall: from.body_timeout,

@@ -7,6 +7,7 @@
 pub mod bridge;
 pub mod control;
 pub mod edge;
+pub mod generated;
 pub mod http1;
 pub mod http2;
 pub mod origin;
@@ -22,6 +23,7 @@ pub mod wait;
 pub use bridge::Bridge;
 pub use control::Control;
 pub use edge::Edge;
+pub use generated::Generated;
 pub use http1::Http1;
 pub use http2::Http2;
 pub use origin::{Gate, Origin, answer};

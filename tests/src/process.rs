@@ -94,6 +94,39 @@ impl Process {
         self.child.id()
     }
 
+    /// Its resident memory now, in bytes.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn resident(&self) -> usize {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that was resident since it started, or since [`Process::forget_peak`], in bytes.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn peak(&self) -> usize {
+        self.memory("VmHWM:")
+    }
+
+    /// From now on the peak is that of what comes.
+    ///
+    /// # Panics
+    /// When the system does not let us.
+    pub fn forget_peak(&self) {
+        // 5: reset the peak resident set size (proc_pid_clear_refs(5)).
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+    }
+
+    fn memory(&self, name: &str) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
     /// Whether it still runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use verge_tests::wait::within;
@@ -92,6 +93,14 @@ async fn read_small(stream: &mut TcpStream) -> (String, usize) {
     }
 }
 
+/// A connection of one of many clients: none of them has more than a client may have.
+async fn connect_as(number: usize, edge: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    let client = u8::try_from(number / 1_000).expect("fewer than 256 thousand clients");
+    socket.bind(SocketAddr::from(([127, 0, 1, client], 0)))?;
+    socket.connect(edge).await
+}
+
 async fn requests_in_flight(edge: &Edge) -> usize {
     let metrics = edge.admin("/metrics").await.expect(200).text();
     let line = metrics.lines().find_map(|l| l.strip_prefix("verge_front_requests_in_flight "));
@@ -112,8 +121,8 @@ async fn ten_thousand_clients_make_one_origin_request() {
     );
     let edge = Edge::standalone(site).start().await;
     let mut clients = Vec::with_capacity(MANY_CLIENTS);
-    for _ in 0..MANY_CLIENTS {
-        let mut stream = within("to connect", TcpStream::connect(edge.http)).await.unwrap();
+    for number in 0..MANY_CLIENTS {
+        let mut stream = within("to connect", connect_as(number, edge.http)).await.unwrap();
         stream.write_all(b"GET /cold HTTP/1.1\r\nHost: crowd.example\r\n\r\n").await.unwrap();
         clients.push(stream);
     }

@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -58,13 +57,6 @@ async fn origin(fields: &'static str) -> (Origin, Arc<AtomicUsize>) {
     (origin, asked)
 }
 
-/// The edge's resident memory in bytes.
-fn resident(edge: &Edge) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", edge.process.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
-}
-
 /// Requests by number, spread over connections; each must be answered with what is its own.
 async fn ask(
     edge: &Edge,
@@ -109,9 +101,9 @@ async fn variants_without_end_leave_memory_flat() {
     neighbours_hit(&edge).await;
     neighbours_hit(&edge).await;
     ask(&edge, 0..WARM, variant).await;
-    let before = resident(&edge);
+    let before = edge.process.resident();
     ask(&edge, WARM..MANY, variant).await;
-    let after = resident(&edge);
+    let after = edge.process.resident();
     assert!(after < before + MAY_GROW, "from {before} to {after} bytes");
     assert!(asked.load(Ordering::SeqCst) >= MANY, "each of them was a variant of its own");
     assert_eq!(neighbours_hit(&edge).await, 200);
@@ -129,9 +121,9 @@ async fn paths_without_end_show_in_memory() {
     let edge = Edge::standalone(site::plain(&origin)).start().await;
     let path = |number: usize| (format!("/{number}"), None);
     ask(&edge, 0..WARM, path).await;
-    let before = resident(&edge);
+    let before = edge.process.resident();
     ask(&edge, WARM..WARM * 3, path).await;
-    let after = resident(&edge);
+    let after = edge.process.resident();
     assert!(after > before + MAY_GROW, "from {before} to {after} bytes");
 }
 
@@ -143,9 +135,9 @@ async fn queries_that_are_ignored_are_one_object() {
     let query = |number: usize| (format!("/one?q={number}&r={}", number * 7), None);
     ask(&edge, 0..1, query).await;
     ask(&edge, 1..WARM, query).await;
-    let before = resident(&edge);
+    let before = edge.process.resident();
     ask(&edge, WARM..MANY, query).await;
-    let after = resident(&edge);
+    let after = edge.process.resident();
     assert!(after < before + MAY_GROW, "from {before} to {after} bytes");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 }

@@ -105,6 +105,9 @@ pub struct CacheStorage {
 pub struct EdgeLimits {
     /// Open connections. Default 20,000.
     pub connections: usize,
+    /// Open connections of one client: an IPv4 address, or a network of 64 bits of IPv6. Default 1,024;
+    /// behind a load balancer that hides its clients' addresses, as many as it opens.
+    pub connections_per_client: usize,
     /// A request's header section, in bytes. Default 64 KiB.
     pub header_bytes: usize,
     /// From the first byte of a request to the end of its header section. Default 10 s.
@@ -240,6 +243,7 @@ impl Default for EdgeLimits {
     fn default() -> Self {
         EdgeLimits {
             connections: 20_000,
+            connections_per_client: 1_024,
             header_bytes: 64 * 1024,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),

@@ -28,6 +28,9 @@ const MAX_MARKS: u64 = 65_536;
 
 /// The longest that a slow source prolongs a mark to.
 const MAX_MARK_MS: u64 = 120_000;
+/// The longest content that is stored in memory alone, unless a setting says otherwise, in bytes: content
+/// of unknown length is held as far as it may turn out to be storable.
+const MAX_IN_MEMORY: u64 = 32 * 1024 * 1024;
 
 /// How large the cache may grow and what it tells the time by.
 #[derive(Debug, Clone)]
@@ -37,7 +40,7 @@ pub struct Settings {
     /// The disk tier, where there is one.
     pub disk: Option<DiskSettings>,
     /// The longest content that is stored, in bytes; longer content streams through. By default an
-    /// eighth of the disk tier, or of the memory where there is none.
+    /// eighth of the memory but at most 32 MiB, and where there is a disk tier a quarter of that.
     pub max_object_bytes: Option<u64>,
     /// Bytes of memory for responses on their way into the store; what comes beyond streams through.
     /// Default 256 MiB.
@@ -170,7 +173,10 @@ impl Cache {
         let hasher = RandomState::new();
         let disk_bytes = settings.disk.as_ref().map_or(0, |disk| disk.bytes);
         let tier = disk.map(|disk| (disk, disk_bytes));
-        let share = if tier.is_some() { disk_bytes } else { settings.ram_bytes } / 8;
+        let share = match &tier {
+            Some(_) => disk_bytes / 4,
+            None => MAX_IN_MEMORY.min(settings.ram_bytes / 8),
+        };
         let max_object = settings.max_object_bytes.unwrap_or(share);
         let store =
             Store::new(settings.ram_bytes, tier, settings.max_variants, max_object, hasher.clone());

@@ -1,6 +1,7 @@
 //! From a socket to a connection: accept, cap, TLS by SNI, deadlines. Knows nothing of HTTP beyond the
 //! protocol that ALPN or the preface chose.
 
+mod clients;
 mod io;
 mod tls;
 
@@ -9,12 +10,14 @@ pub use tls::{CertificateError, CertificateFiles, Certificates};
 
 use crate::front::{self, Tunnels};
 use crate::serve::Edge;
+use crate::telemetry;
+use clients::Clients;
 use std::io::{Error, Result};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +26,8 @@ use tokio_util::task::TaskTracker;
 pub struct Limits {
     /// Open connections on all listeners together.
     pub connections: usize,
+    /// Open connections of one client: an IPv4 address, or a network of 64 bits of IPv6.
+    pub connections_per_client: usize,
     /// A whole TLS handshake.
     pub handshake: Duration,
     /// A whole request header section, from its first byte.
@@ -43,6 +48,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: 50_000,
+            connections_per_client: 1_024,
             handshake: Duration::from_secs(8),
             header: Duration::from_secs(10),
             idle: Duration::from_secs(60),
@@ -91,6 +97,7 @@ pub struct Listeners {
     tunnels: Arc<Tunnels>,
     limits: Limits,
     slots: Arc<Semaphore>,
+    clients: Arc<Clients>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -100,8 +107,9 @@ impl Listeners {
     #[must_use]
     pub fn new(edge: Arc<Edge>, limits: Limits, shutdown: CancellationToken) -> Self {
         let slots = Arc::new(Semaphore::new(limits.connections));
+        let clients = Clients::new(limits.connections_per_client);
         let tunnels = Arc::new(Tunnels::new());
-        Listeners { edge, tunnels, limits, slots, tasks: TaskTracker::new(), shutdown }
+        Listeners { edge, tunnels, limits, slots, clients, tasks: TaskTracker::new(), shutdown }
     }
 
     /// Takes connections in the clear: HTTP/1.1, and HTTP/2 with prior knowledge.
@@ -138,17 +146,34 @@ impl Listeners {
                 () = self.shutdown.cancelled() => return,
             };
             match accepted {
-                Ok((stream, peer)) => {
-                    let this = self.clone();
-                    let certificates = certificates.clone();
-                    self.tasks.spawn(async move {
-                        this.connection(stream, peer, certificates).await;
-                        drop(slot);
-                    });
-                }
+                Ok((stream, peer)) => self.take(stream, peer, certificates.clone(), slot),
                 Err(error) => pause_after(&error).await,
             }
         }
+    }
+
+    /// Goes on with a connection beside the loop, unless its client has as many as it may: then it is
+    /// closed at once, so that the slot is there for somebody else.
+    fn take(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        certificates: Option<Arc<Certificates>>,
+        slot: OwnedSemaphorePermit,
+    ) {
+        let metrics = telemetry::metrics();
+        let Some(seat) = self.clients.seat(peer) else {
+            metrics.connections_refused.inc();
+            tracing::debug!(%peer, "connection refused: its client has as many as it may");
+            return;
+        };
+        metrics.connections.inc();
+        let this = self.clone();
+        let open = metrics.connection_open();
+        self.tasks.spawn(async move {
+            this.connection(stream, peer, certificates).await;
+            drop((seat, slot, open));
+        });
     }
 
     async fn connection(
@@ -185,7 +210,8 @@ impl Listeners {
         let handshake = certificates.accept(stream);
         let stream = tokio::time::timeout(self.limits.handshake, handshake)
             .await
-            .map_err(|_| Error::new(std::io::ErrorKind::TimedOut, "TLS handshake"))??;
+            .unwrap_or_else(|_| Err(Error::new(std::io::ErrorKind::TimedOut, "TLS handshake")))
+            .inspect_err(|_| telemetry::metrics().tls_failures.inc())?;
         let (_, session) = stream.get_ref();
         let sni = session.server_name().map(str::to_ascii_lowercase);
         let http2 = session.alpn_protocol() == Some(b"h2");

@@ -95,8 +95,9 @@ pub struct Metrics {
     handler_duration: Histogram,
     /// Connections accepted.
     pub connections: IntCounter,
-    /// Connections open.
-    pub connections_open: IntGauge,
+    /// Connections closed at once, since their client had as many as it may.
+    pub connections_refused: IntCounter,
+    connections_open: IntGauge,
     /// TLS handshakes that failed.
     pub tls_failures: IntCounter,
     /// Purges applied.
@@ -128,8 +129,8 @@ pub struct Destination {
     results: Vec<IntCounter>,
 }
 
-/// A request under way; it ends when this is dropped.
-pub struct InFlight(&'static Metrics);
+/// A request under way, or an open connection; it ends when this is dropped.
+pub struct InFlight(&'static IntGauge);
 
 // === impl Metrics ===
 
@@ -173,6 +174,7 @@ impl Metrics {
             )?,
             handler_duration: histogram(&r, "handlers_run_duration_seconds", "Handler runs.")?,
             connections: counter(&r, "listen_connections_total", "Connections accepted.")?,
+            connections_refused: counter(&r, "listen_connections_refused_total", "Refused.")?,
             connections_open: gauge(&r, "listen_connections_open", "Connections open.")?,
             tls_failures: counter(&r, "listen_tls_failures_total", "TLS handshakes that failed.")?,
             purges: counter(&r, "cache_purges_total", "Purges applied.")?,
@@ -231,7 +233,14 @@ impl Metrics {
     #[must_use]
     pub fn in_flight(&'static self) -> InFlight {
         self.in_flight.inc();
-        InFlight(self)
+        InFlight(&self.in_flight)
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    #[must_use]
+    pub fn connection_open(&'static self) -> InFlight {
+        self.connections_open.inc();
+        InFlight(&self.connections_open)
     }
 
     /// Counts a handler's run.
@@ -273,7 +282,7 @@ impl Metrics {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.dec();
+        self.0.dec();
     }
 }
 

@@ -66,6 +66,7 @@ struct RawCache {
 #[serde(deny_unknown_fields, default)]
 struct RawLimits {
     connections: Option<u64>,
+    connections_per_client: Option<u64>,
     header: Option<String>,
     header_timeout: Option<String>,
     idle_timeout: Option<String>,
@@ -207,6 +208,11 @@ impl RawLimits {
             usize::try_from(count).unwrap_or(default)
         };
         let connections = count("connections", self.connections, default.connections);
+        let connections_per_client = count(
+            "connections_per_client",
+            self.connections_per_client,
+            default.connections_per_client,
+        );
         let header = faults.size(
             "limits.header",
             self.header.as_deref(),
@@ -219,6 +225,7 @@ impl RawLimits {
         };
         EdgeLimits {
             connections,
+            connections_per_client,
             header_bytes: usize::try_from(header).unwrap_or(default.header_bytes),
             header_timeout: duration("header_timeout", self.header_timeout, default.header_timeout),
             idle_timeout: duration("idle_timeout", self.idle_timeout, default.idle_timeout),
@@ -289,7 +296,8 @@ mod tests {
         let text = "name = 'A B'\ncontrol = 'ftp://x'\njoin_token = 'a'\njoin_token_file = 'b'\n\
                     admin = '0.0.0.0:9090'\nthreads = 0\nthrads = 1\n\
                     [listen]\nhttp = ['80']\nhttps = ['0.0.0.0:443']\n\
-                    [cache]\nram = 'x'\nram_object = '1TiB'\n[limits]\nheader = 'big'\nheader_timeout = '2d'\n\
+                    [cache]\nram = 'x'\nram_object = '1TiB'\n[limits]\nconnections_per_client = 0\n\
+                    header = 'big'\nheader_timeout = '2d'\n\
                     [handlers]\ninstances = 0\n";
         let faults = EdgeConfig::from_toml(text).unwrap_err();
         let mut paths: Vec<_> = faults.0.iter().map(|fault| fault.path.as_str()).collect();
@@ -303,6 +311,7 @@ mod tests {
                 "control",
                 "handlers.instances",
                 "join_token_file",
+                "limits.connections_per_client",
                 "limits.header",
                 "limits.header_timeout",
                 "listen.http[0]",

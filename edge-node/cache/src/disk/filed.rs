@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
@@ -32,6 +32,8 @@ pub(crate) struct Filed {
     due: AtomicU32,
     /// Its file, for as long as that is open.
     open: Mutex<Weak<OpenFile>>,
+    /// A visitor was sent a part of it before the rest was found wrong: it is of no use to the next one.
+    spoilt: AtomicBool,
     /// Blocks from the first on that were found right; all of them: it need not be read to be sent.
     right: AtomicU64,
     stamp: Mutex<Option<Stamp>>,
@@ -64,6 +66,7 @@ impl Filed {
             uses: AtomicU32::new(0),
             due: AtomicU32::new(super::PROMOTED_ON_USE),
             open: Mutex::default(),
+            spoilt: AtomicBool::new(false),
             right: AtomicU64::new(0),
             stamp: Mutex::new(None),
         }
@@ -115,6 +118,15 @@ impl Filed {
 
     pub(crate) fn uses(&self) -> u32 {
         self.uses.load(Ordering::Relaxed)
+    }
+
+    /// It cannot be read, or not as it was written.
+    pub(crate) fn spoil(&self) {
+        self.spoilt.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_spoilt(&self) -> bool {
+        self.spoilt.load(Ordering::Relaxed)
     }
 
     /// All of the content was found right.
@@ -266,6 +278,7 @@ impl http_body::Body for FileBody {
             Ok(Ok(block)) => block,
             Ok(Err(error)) => {
                 self.disk.fault("read", &error);
+                self.filed.spoil();
                 self.at = self.end;
                 return Poll::Ready(Some(Err(Box::new(error))));
             }

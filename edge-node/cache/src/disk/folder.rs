@@ -3,7 +3,7 @@
 
 use super::DiskError;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +44,11 @@ impl Folder {
             folder.discard().map_err(|error| wrong(root, error))?;
         }
         let _ = fs::remove_dir_all(folder.temporary());
-        folder.prepare().map_err(|error| wrong(root, error))?;
+        if let Err(error) = folder.prepare() {
+            // Purges that come meanwhile are not written down beside what lies here.
+            folder.disown().map_err(|error| wrong(root, error))?;
+            return Err(wrong(root, error));
+        }
         Ok(folder)
     }
 
@@ -95,7 +99,10 @@ impl Folder {
 
     /// From now on nothing in the folder is believed by the next process.
     pub(crate) fn disown(&self) -> std::io::Result<()> {
-        fs::remove_file(self.root.join("state"))
+        match fs::remove_file(self.root.join("state")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
 
     /// Everything is on the disk: what lies here may be believed even after the machine was restarted.
@@ -109,9 +116,14 @@ impl Folder {
 
     fn believe(&self, boot: &str) -> std::io::Result<()> {
         let path = self.root.join("state");
+        let state = format!("{FORMAT}\n{boot}\n");
+        // A disk without any room left can still be used for what it holds.
+        if fs::read_to_string(&path).is_ok_and(|now| now == state) {
+            return Ok(());
+        }
         let unfinished = self.root.join("state.new");
         let mut file = File::create(&unfinished)?;
-        writeln!(file, "{FORMAT}\n{boot}")?;
+        file.write_all(state.as_bytes())?;
         fs::rename(unfinished, path)
     }
 

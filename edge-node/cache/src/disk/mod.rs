@@ -126,6 +126,18 @@ pub(crate) struct Disk {
     scanning: AtomicBool,
 }
 
+// === impl DiskError ===
+
+impl DiskError {
+    /// There is no room. What the folder held will not be believed by the next process either, so that
+    /// one may go on without it.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let (DiskError::Folder { source, .. } | DiskError::Io(source)) = self else { return false };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
 // === impl Disk ===
 
 impl Disk {
@@ -135,7 +147,14 @@ impl Disk {
         ram_bytes: u64,
     ) -> Result<(Arc<Disk>, PurgeLog, Vec<Logged>), DiskError> {
         let folder = Folder::open(&settings.folder)?;
-        let (mut log, mut lines) = PurgeLog::open(folder.purges())?;
+        let (mut log, mut lines) = match PurgeLog::open(folder.purges()) {
+            Ok(opened) => opened,
+            Err(error) => {
+                // Purges that come meanwhile will not be in it.
+                folder.disown()?;
+                return Err(error.into());
+            }
+        };
         if lines.is_none() {
             tracing::warn!("the cache's log of purges cannot be read: its objects are thrown away");
             folder.renew()?;
@@ -305,6 +324,9 @@ impl Disk {
 
     /// Opens the file of an object and sees whether it was touched. Blocks.
     pub(crate) fn file(&self, filed: &Filed) -> Result<Arc<OpenFile>, DiskError> {
+        if filed.is_spoilt() {
+            return Err(DiskError::Damaged);
+        }
         let file = match self.handles.get(&filed.id) {
             Some(file) => file,
             None => Arc::new(OpenFile::new(File::open(self.folder.object(filed.id))?)),
