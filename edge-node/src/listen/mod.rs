@@ -7,7 +7,7 @@ mod tls;
 pub use io::{Io, Rewind};
 pub use tls::{CertificateError, CertificateFiles, Certificates};
 
-use crate::front::{self, Tunnels};
+use crate::front;
 use crate::serve::Edge;
 use std::io::{Error, Result};
 use std::net::SocketAddr;
@@ -88,7 +88,6 @@ impl Connection {
 #[derive(Clone)]
 pub struct Listeners {
     edge: Arc<Edge>,
-    tunnels: Arc<Tunnels>,
     limits: Limits,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -100,8 +99,7 @@ impl Listeners {
     #[must_use]
     pub fn new(edge: Arc<Edge>, limits: Limits, shutdown: CancellationToken) -> Self {
         let slots = Arc::new(Semaphore::new(limits.connections));
-        let tunnels = Arc::new(Tunnels::new());
-        Listeners { edge, tunnels, limits, slots, tasks: TaskTracker::new(), shutdown }
+        Listeners { edge, limits, slots, tasks: TaskTracker::new(), shutdown }
     }
 
     /// Takes connections in the clear: HTTP/1.1, and HTTP/2 with prior knowledge.
@@ -163,7 +161,6 @@ impl Listeners {
                 let context = front::Context {
                     edge: Arc::clone(&self.edge),
                     connection: Arc::new(connection),
-                    tunnels: Arc::clone(&self.tunnels),
                     limits: self.limits,
                     shutdown: self.shutdown.clone(),
                 };

@@ -11,6 +11,7 @@ mod outside;
 mod pool;
 mod resolve;
 mod settings;
+mod upgrade;
 
 pub use address::{AddressClass, classify};
 pub use error::OriginError;
@@ -18,6 +19,7 @@ pub use outgoing::Hop;
 pub use outside::Outside;
 pub use resolve::{Lookup, Resolver};
 pub use settings::{OriginSettings, native_roots};
+pub use upgrade::{OriginStream, UpgradeAnswer};
 
 use crate::body::{self, Body};
 use crate::telemetry;
@@ -27,7 +29,6 @@ use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::Body as _;
 use parking_lot::Mutex;
 use pool::{Endpoint, Failure, Patience, Want};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,6 +36,8 @@ use verge_config::site::{Origin, Timeouts};
 
 /// The most requests under way to one origin at once.
 const MAX_REQUESTS: usize = 8192;
+/// The most tunnels to one origin at once; counted apart, since they last.
+const MAX_TUNNELS: usize = 16 * 1024;
 /// The most attempts for one request, over all of an origin's addresses.
 const MAX_ATTEMPTS: usize = 4;
 
@@ -46,20 +49,7 @@ pub struct OriginPool {
     endpoints: Vec<Arc<Endpoint>>,
     health: Mutex<Vec<Health>>,
     permits: Arc<Semaphore>,
-}
-
-/// Where a WebSocket (or whatever passes through untouched) is to be connected to: an address that
-/// was judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PickedAddress {
-    /// Where to.
-    pub addr: SocketAddr,
-    /// Whether to speak TLS.
-    pub tls: bool,
-    /// The name that the certificate must be for; never empty.
-    pub sni: String,
-    /// The `Host` to send; the visitor's when `None`.
-    pub host_header: Option<String>,
+    tunnels: Arc<Semaphore>,
 }
 
 /// What is left of a request that may be sent again: it has no content.
@@ -93,7 +83,8 @@ impl OriginPool {
             .collect();
         let health = Mutex::new(vec![Health::default(); endpoints.len()]);
         let permits = Arc::new(Semaphore::new(MAX_REQUESTS));
-        OriginPool { origin, dialer, endpoints, health, permits }
+        let tunnels = Arc::new(Semaphore::new(MAX_TUNNELS));
+        OriginPool { origin, dialer, endpoints, health, permits, tunnels }
     }
 
     /// The origin that it was made for.
@@ -126,43 +117,6 @@ impl OriginPool {
         };
         telemetry::metrics().origin.request(result.as_ref().map(Response::status));
         result
-    }
-
-    /// A judged address for what passes through untouched, chosen as [`OriginPool::send`] does.
-    ///
-    /// # Errors
-    /// When no address of the origin resolves to one that requests may be sent to.
-    pub async fn pick(&self) -> Result<PickedAddress, OriginError> {
-        let mut tried = vec![false; self.endpoints.len()];
-        let mut last = None;
-        while let Some((index, endpoint)) = self.choose(&tried) {
-            let target = &endpoint.target;
-            match self.dialer.addresses(target, self.origin.timeouts.connect).await {
-                Ok(addresses) => {
-                    if let Some(addr) = addresses.first() {
-                        return Ok(PickedAddress {
-                            addr: *addr,
-                            tls: target.tls,
-                            sni: target.sni.clone(),
-                            host_header: self.origin.host.clone(),
-                        });
-                    }
-                }
-                Err(error) => last = Some(error),
-            }
-            mark(&mut tried, index);
-        }
-        Err(last.unwrap_or_else(|| self.nowhere()))
-    }
-
-    /// Tells the pool how a connection made to a picked address went, so that a dead one is avoided.
-    pub fn report(&self, picked: &PickedAddress, connected: bool) {
-        for (index, endpoint) in self.endpoints.iter().enumerate() {
-            let target = &endpoint.target;
-            if target.port == picked.addr.port() && target.tls == picked.tls {
-                self.note(index, connected);
-            }
-        }
     }
 
     async fn try_all(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {

@@ -9,17 +9,18 @@ mod guest;
 mod hops;
 mod origin_source;
 mod record;
+mod upgrade;
 
 pub use debug::VERGE_DEBUG;
 pub use explain::{ExplainError, Explained, Wondered};
 pub use fast::FastHit;
 pub use record::Record;
+pub use upgrade::{Passage, Switched};
 
 use crate::admit;
 use crate::body::Body;
 use crate::body::file::FilePart;
 use crate::listen::Connection;
-use crate::origin::outgoing::is_loop;
 use crate::origin::{Hop, OriginPool, Outside};
 use crate::respond::{self, EdgeError};
 use crate::routing;
@@ -128,31 +129,6 @@ impl Content {
 }
 
 impl Edge {
-    /// The origin pool that an upgrade request is for, when its route leads to an origin; any other
-    /// request for an upgrade is served as if it had not asked.
-    #[must_use]
-    pub fn upgrade_to(
-        &self,
-        connection: &Connection,
-        authority: &HeaderValue,
-        target: &PathAndQuery,
-        headers: &HeaderMap,
-    ) -> Option<Arc<OriginPool>> {
-        let host = admit::host_of(authority);
-        if connection.sni().is_some_and(|sni| !admit::is_for(sni, &host)) {
-            return None;
-        }
-        if is_loop(&Hop::loops_of(headers), &self.id) {
-            return None;
-        }
-        let snapshot = self.snapshot.load();
-        let found = routing::find(&snapshot, &host, target.path()).ok()?;
-        match &found.route.target {
-            Target::Origin(origin) => pool(found.site, &origin.name).ok(),
-            _ => None,
-        }
-    }
-
     /// Serves one request. Never fails: an error is a response of ours.
     pub async fn serve(self: Arc<Self>, exchange: Exchange) -> Reply {
         let mut record = Record::start(&exchange);

@@ -8,16 +8,16 @@ mod reply;
 mod sendfile;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 pub mod upload;
 mod wire;
 mod write;
 
 use crate::body;
+use crate::front::Context;
 use crate::front::deadline::Deadline;
-use crate::front::{Context, upgrade};
 use crate::listen::Io;
-use crate::origin::OriginPool;
-use crate::serve::Exchange;
+use crate::serve::{Exchange, Passage};
 use bytes::{Bytes, BytesMut};
 use head::{Framing, Head, HeadError, Scan};
 use http::{Method, Version};
@@ -48,7 +48,7 @@ enum Turn {
     Again,
     Close,
     Abort,
-    Tunnel(Arc<OriginPool>, Bytes),
+    Upgrade(Box<Passage>),
 }
 
 enum Fill {
@@ -80,9 +80,12 @@ pub async fn serve(io: Io, start: BytesMut, context: Context) {
             Ok(Turn::Again) => {}
             Ok(Turn::Close) => return connection.close().await,
             Ok(Turn::Abort) => return,
-            Ok(Turn::Tunnel(pool, raw)) => {
-                let Http1 { io, buffer, context, .. } = connection;
-                return upgrade::tunnel(io, raw, &buffer, pool, context).await;
+            Ok(Turn::Upgrade(passage)) => {
+                let peer = connection.context.connection.peer;
+                if let Err(error) = Box::pin(connection.upgrade(*passage)).await {
+                    tracing::debug!(%peer, %error, "connection ended");
+                }
+                return;
             }
             Err(error) => {
                 let peer = connection.context.connection.peer;
@@ -128,9 +131,9 @@ impl Http1 {
         }
         if head.upgrade {
             let Context { edge, connection, .. } = &self.context;
-            let pool = edge.upgrade_to(connection, &head.authority, &head.target, &head.headers);
-            if let Some(pool) = pool {
-                return Ok(Turn::Tunnel(pool, raw));
+            let Head { method, authority, target, headers, .. } = &head;
+            if let Some(passage) = edge.upgrade_to(connection, method, authority, target, headers) {
+                return Ok(Turn::Upgrade(Box::new(passage)));
             }
         }
         self.exchange(head, asked).await
