@@ -6,7 +6,7 @@
 use std::future::Future;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use verge_tests::wait::within;
+use verge_tests::wait::{until, within};
 use verge_tests::{Edge, Origin, site};
 
 const ASK: &[u8] = b"GET /chat HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\n\
@@ -138,11 +138,20 @@ async fn the_end_of_one_direction_is_not_the_end_of_the_other() {
         stream.write_all(&seen).await.unwrap();
     })
     .await;
-    let edge = Edge::standalone(site::plain(&origin)).start().await;
+    let edge = Edge::standalone(site::plain(&origin)).with(&["--access-log"]).start().await;
     let mut visitor = tunnel(&edge).await;
     visitor.write_all(b"forwards").await.unwrap();
     visitor.shutdown().await.unwrap();
     assert_eq!(rest(&mut visitor).await, b"sdrawrof");
+    // Its line says so once it has ended.
+    until("the access log's line", || async {
+        let log = edge.process.output();
+        let line = log.lines().find(|line| line.contains("/chat"))?.replace('"', "");
+        let told = ["status:101", "bytes:8", "route:0"].map(|part| line.contains(part));
+        assert_eq!(told, [true; 3], "{line}");
+        Some(())
+    })
+    .await;
 
     let origin = switching(SWITCH.to_vec(), |mut stream| async move {
         stream.write_all(b"bye").await.unwrap();

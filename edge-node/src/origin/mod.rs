@@ -6,6 +6,7 @@ mod connect;
 mod error;
 mod exchange;
 mod health;
+mod interim;
 pub mod outgoing;
 mod outside;
 mod pool;
@@ -15,6 +16,7 @@ mod upgrade;
 
 pub use address::{AddressClass, classify};
 pub use error::OriginError;
+pub use interim::{Interim, InterimResponse};
 pub use outgoing::Hop;
 pub use outside::Outside;
 pub use resolve::{Lookup, Resolver};
@@ -25,7 +27,7 @@ use crate::body::{self, Body};
 use crate::telemetry;
 use connect::{Dialer, Target};
 use health::{Candidate, Health};
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{Extensions, HeaderMap, Method, Request, Response, Uri};
 use http_body::Body as _;
 use parking_lot::Mutex;
 use pool::{Endpoint, Failure, Patience, Want};
@@ -57,6 +59,7 @@ struct Replay {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    extensions: Extensions,
 }
 
 // === impl OriginPool ===
@@ -95,7 +98,8 @@ impl OriginPool {
 
     /// Sends a request and waits for the response's header section. The request's URI is path and
     /// query; its fields are the visitor's, out of which [`outgoing::to_origin`] makes the origin's.
-    /// The response's hop-by-hop fields are removed.
+    /// The response's hop-by-hop fields are removed. An [`Interim`] among the request's extensions is
+    /// given the interim responses, over HTTP/1.1: hyper drops those of HTTP/2.
     ///
     /// A request that was not sent goes to the next address; one that was, and came to nothing before
     /// any of the response, goes once more if it is idempotent (RFC 9110 section 9.2.2) and without
@@ -223,6 +227,7 @@ impl Replay {
             method: request.method().clone(),
             uri: request.uri().clone(),
             headers: request.headers().clone(),
+            extensions: request.extensions().clone(),
         })
     }
 
@@ -231,6 +236,7 @@ impl Replay {
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
+        *request.extensions_mut() = self.extensions;
         request
     }
 }

@@ -1,10 +1,10 @@
 //! The connections to one host and port that are open: handed out, given back, and let go when they
 //! have been idle too long. Knows no site and chooses between no hosts.
 
-use super::OriginError;
 use super::connect::{Dialer, Sender, Target};
 use super::error::{Stage, from_hyper};
 use super::exchange::{self, Upload};
+use super::{Interim, OriginError};
 use crate::body::Body;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -278,7 +278,10 @@ impl Lease {
         let (parts, content) =
             adapt(request, http2, tls).map_err(|error| (error, None))?.into_parts();
         let (upload, progress) = Upload::new(content);
-        let request = Request::from_parts(parts, upload);
+        let mut request = Request::from_parts(parts, upload);
+        if let Some(interim) = request.extensions_mut().remove::<Interim>() {
+            interim.watch(&mut request);
+        }
         let watched = progress.as_deref();
         let sent = match &mut self.sender {
             Some(Sender::H1(sender)) => {

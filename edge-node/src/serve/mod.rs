@@ -21,7 +21,7 @@ use crate::admit;
 use crate::body::Body;
 use crate::body::file::FilePart;
 use crate::listen::Connection;
-use crate::origin::{Hop, OriginPool, Outside};
+use crate::origin::{Hop, Interim, OriginPool, Outside};
 use crate::respond::{self, EdgeError};
 use crate::routing;
 use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
@@ -65,6 +65,8 @@ pub struct Exchange {
     pub has_content: bool,
     /// The content.
     pub content: Body,
+    /// Where an origin's interim responses go, when the visitor can be sent any.
+    pub interim: Option<Interim>,
 }
 
 /// One response, for a front to write.
@@ -106,6 +108,8 @@ pub struct Admitted {
     pub has_content: bool,
     /// What origins are told of the visitor.
     pub hop: Hop,
+    /// Where an origin's interim responses go.
+    pub interim: Option<Interim>,
 }
 
 /// A response before its record.
@@ -201,7 +205,7 @@ impl Edge {
             return Ok(answer);
         }
         if cacheable(&request, policy) {
-            let source = OriginSource::new(pool, request.target.clone(), request.hop.clone());
+            let source = OriginSource::new(pool, &request);
             let source = watched(Arc::new(source), debugging);
             return self.cached(site, policy, source, &request).await;
         }

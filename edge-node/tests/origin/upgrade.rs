@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use verge_edge::origin::OriginError;
 
+const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n";
 
 #[tokio::test]
