@@ -91,7 +91,8 @@ impl Dialer {
         patience: Duration,
     ) -> Result<Sender, OriginError> {
         let addresses = self.addresses(target, patience).await?;
-        let connecting = async {
+        // On the heap: a request that finds an open connection does not carry it.
+        let connecting = Box::pin(async {
             let stream = connect(target, &addresses).await?;
             if !target.tls {
                 return speak_http1(target, stream).await;
@@ -102,7 +103,7 @@ impl Dialer {
             } else {
                 speak_http1(target, stream).await
             }
-        };
+        });
         in_time(target, since + patience, patience, connecting).await
     }
 
@@ -115,7 +116,7 @@ impl Dialer {
         patience: Duration,
     ) -> Result<http1::SendRequest<Body>, OriginError> {
         let addresses = self.addresses(target, patience).await?;
-        let connecting = async {
+        let connecting = Box::pin(async {
             let stream = connect(target, &addresses).await?;
             if target.tls {
                 let stream = secure(&self.tls_http1, target, stream).await?;
@@ -123,7 +124,7 @@ impl Dialer {
             } else {
                 speak_upgradeable(target, stream).await
             }
-        };
+        });
         in_time(target, since + patience, patience, connecting).await
     }
 
