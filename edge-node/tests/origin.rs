@@ -18,3 +18,5 @@ mod guard;
 mod support;
 #[path = "origin/tls.rs"]
 mod tls;
+#[path = "origin/upgrade.rs"]
+mod upgrade;

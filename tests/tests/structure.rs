@@ -70,6 +70,11 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         "routing is pure",
     ),
     (
+        "edge-node/src/front/tunnel.rs",
+        &["http::", "hyper", "crate::origin", "crate::serve", "crate::listen"],
+        "a tunnel is bytes both ways",
+    ),
+    (
         "edge-node/src/origin",
         &["crate::serve", "crate::front", "crate::listen", "crate::admit", "crate::control_link"],
         "the way to an origin is the last room of a request",

@@ -11,6 +11,7 @@ mod tests;
 use crate::front::Context;
 use crate::front::deadline::Deadline;
 use crate::listen::Rewind;
+use crate::origin::Interim;
 use crate::serve::{Content, Exchange, FastHit, Reply};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -275,6 +276,7 @@ impl Stream {
         let Head { method, target, authority, headers } = head;
         let is_head = method == Method::HEAD;
         let has_content = !content.is_end_stream();
+        let interim = Interim::default();
         let exchange = Exchange {
             connection: Arc::clone(&self.shared.context.connection),
             method,
@@ -284,15 +286,21 @@ impl Stream {
             version: Version::HTTP_2,
             has_content,
             content: incoming::incoming(content, has_content, self.shared.context.limits.stall),
+            interim: Some(interim.clone()),
         };
         let serving: BoxFuture<'_, Reply> =
             Box::pin(Arc::clone(&self.shared.context.edge).serve(exchange));
-        let reply = self.until_reset(serving).await?;
+        let reply = self.until_reset(serving, &interim).await?;
         self.send(reply, is_head).await
     }
 
-    /// Waits for `work`, unless the visitor resets the stream first.
-    async fn until_reset<T>(&mut self, mut work: BoxFuture<'_, T>) -> Result<T, h2::Error> {
+    /// Waits for `work`, unless the visitor resets the stream first; interim responses that come until
+    /// then are sent at once.
+    async fn until_reset<T>(
+        &mut self,
+        mut work: BoxFuture<'_, T>,
+        interim: &Interim,
+    ) -> Result<T, h2::Error> {
         let respond = &mut self.respond;
         poll_fn(|cx| {
             // Before the work begins, too: a stream that is reset already costs an origin nothing.
@@ -301,7 +309,14 @@ impl Stream {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {}
             }
-            work.as_mut().poll(cx).map(Ok)
+            let done = work.as_mut().poll(cx);
+            while let Poll::Ready((status, headers)) = interim.poll_next(cx) {
+                let mut response = http::Response::new(());
+                *response.status_mut() = status;
+                *response.headers_mut() = headers;
+                respond.send_informational(response)?;
+            }
+            done.map(Ok)
         })
         .await
     }

@@ -6,9 +6,7 @@ pub mod http1;
 mod http2;
 #[cfg(test)]
 mod testing;
-mod upgrade;
-
-pub use upgrade::Tunnels;
+mod tunnel;
 
 use crate::listen::{Connection, Io, Limits, Rewind};
 use crate::serve::Edge;
@@ -24,8 +22,6 @@ pub struct Context {
     pub edge: Arc<Edge>,
     /// The connection's facts.
     pub connection: Arc<Connection>,
-    /// The proxy for upgrades.
-    pub tunnels: Arc<Tunnels>,
     /// What visitors are held to.
     pub limits: Limits,
     /// Cancelled when the edge drains.

@@ -2,7 +2,7 @@
 //! connection, in the clear or encrypted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use super::{Context, Tunnels};
+use super::Context;
 use crate::body::file::FilePart;
 use crate::listen::{CertificateFiles, Certificates, Connection, Io, Limits};
 use crate::origin::{OriginSettings, Outside, Resolver};
@@ -36,7 +36,6 @@ pub(super) fn context(limits: Limits) -> Context {
     Context {
         edge: Arc::new(edge),
         connection: Arc::new(Connection { peer: ([127, 0, 0, 1], 1).into(), tls: None }),
-        tunnels: Arc::new(Tunnels::new()),
         limits,
         shutdown: CancellationToken::new(),
     }

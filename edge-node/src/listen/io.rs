@@ -104,12 +104,6 @@ impl Rewind {
     pub fn new(prefix: Bytes, inner: Io) -> Rewind {
         Rewind { prefix, inner }
     }
-
-    /// The socket underneath.
-    #[must_use]
-    pub fn socket(&self) -> &TcpStream {
-        self.inner.socket()
-    }
 }
 
 impl AsyncRead for Rewind {

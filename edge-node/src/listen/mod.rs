@@ -8,7 +8,7 @@ mod tls;
 pub use io::{Io, Rewind};
 pub use tls::{CertificateError, CertificateFiles, Certificates};
 
-use crate::front::{self, Tunnels};
+use crate::front;
 use crate::serve::Edge;
 use crate::telemetry;
 use clients::Clients;
@@ -94,7 +94,6 @@ impl Connection {
 #[derive(Clone)]
 pub struct Listeners {
     edge: Arc<Edge>,
-    tunnels: Arc<Tunnels>,
     limits: Limits,
     slots: Arc<Semaphore>,
     clients: Arc<Clients>,
@@ -108,8 +107,7 @@ impl Listeners {
     pub fn new(edge: Arc<Edge>, limits: Limits, shutdown: CancellationToken) -> Self {
         let slots = Arc::new(Semaphore::new(limits.connections));
         let clients = Clients::new(limits.connections_per_client);
-        let tunnels = Arc::new(Tunnels::new());
-        Listeners { edge, tunnels, limits, slots, clients, tasks: TaskTracker::new(), shutdown }
+        Listeners { edge, limits, slots, clients, tasks: TaskTracker::new(), shutdown }
     }
 
     /// Takes connections in the clear: HTTP/1.1, and HTTP/2 with prior knowledge.
@@ -188,7 +186,6 @@ impl Listeners {
                 let context = front::Context {
                     edge: Arc::clone(&self.edge),
                     connection: Arc::new(connection),
-                    tunnels: Arc::clone(&self.tunnels),
                     limits: self.limits,
                     shutdown: self.shutdown.clone(),
                 };

@@ -3,6 +3,7 @@
 
 use super::exchange::Upload;
 use super::{OriginError, OriginSettings, address};
+use crate::body::Body;
 use futures::stream::{FuturesUnordered, StreamExt};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// The most addresses of one host that are tried for one connection.
 const MAX_TRIES: usize = 4;
@@ -41,6 +43,8 @@ pub(super) struct Target {
 pub(super) struct Dialer {
     settings: Arc<OriginSettings>,
     tls: TlsConnector,
+    /// For what HTTP/2 has no words for.
+    tls_http1: TlsConnector,
 }
 
 /// A connection that requests can be sent on.
@@ -65,8 +69,14 @@ impl Dialer {
         };
         let mut config =
             builder.with_root_certificates(Arc::clone(&settings.roots)).with_no_client_auth();
+        let mut http1 = config.clone();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Dialer { settings, tls: TlsConnector::from(Arc::new(config)) }
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Dialer {
+            settings,
+            tls: TlsConnector::from(Arc::new(config)),
+            tls_http1: TlsConnector::from(Arc::new(http1)),
+        }
     }
 
     pub(super) fn settings(&self) -> &OriginSettings {
@@ -81,19 +91,41 @@ impl Dialer {
         patience: Duration,
     ) -> Result<Sender, OriginError> {
         let addresses = self.addresses(target, patience).await?;
-        let connected = timeout_at(since + patience, async {
-            let stream = connect_any(target, &addresses).await?;
-            // Failing to turn Nagle off costs latency and nothing else.
-            let _ = stream.set_nodelay(true);
-            if target.tls {
-                self.secure(target, stream).await
+        // On the heap: a request that finds an open connection does not carry it.
+        let connecting = Box::pin(async {
+            let stream = connect(target, &addresses).await?;
+            if !target.tls {
+                return speak_http1(target, stream).await;
+            }
+            let stream = secure(&self.tls, target, stream).await?;
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                speak_http2(target, stream).await
             } else {
                 speak_http1(target, stream).await
             }
         });
-        connected.await.unwrap_or_else(|_| {
-            Err(OriginError::ConnectTimeout { host: target.host.clone(), after: patience })
-        })
+        in_time(target, since + patience, patience, connecting).await
+    }
+
+    /// A new connection to `target` that can change its protocol, within `patience`, which began at
+    /// `since`.
+    pub(super) async fn dial_upgrade(
+        &self,
+        target: &Target,
+        since: Instant,
+        patience: Duration,
+    ) -> Result<http1::SendRequest<Body>, OriginError> {
+        let addresses = self.addresses(target, patience).await?;
+        let connecting = Box::pin(async {
+            let stream = connect(target, &addresses).await?;
+            if target.tls {
+                let stream = secure(&self.tls_http1, target, stream).await?;
+                speak_upgradeable(target, stream).await
+            } else {
+                speak_upgradeable(target, stream).await
+            }
+        });
+        in_time(target, since + patience, patience, connecting).await
     }
 
     /// The addresses of `target` that requests may be sent to, at least one.
@@ -119,29 +151,46 @@ impl Dialer {
             _ => Ok(allowed),
         }
     }
+}
 
-    async fn secure(&self, target: &Target, stream: TcpStream) -> Result<Sender, OriginError> {
-        let failed = |error: &dyn std::error::Error| OriginError::TlsFailed {
-            host: target.host.clone(),
-            cause: error.to_string(),
-        };
-        let name = ServerName::try_from(target.sni.clone()).map_err(|error| failed(&error))?;
-        let stream = self.tls.connect(name, stream).await.map_err(|error| {
-            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            match inner {
-                Some(rustls::Error::InvalidCertificate(_)) => OriginError::CertificateRefused {
-                    host: target.host.clone(),
-                    cause: error.to_string(),
-                },
-                _ => failed(&error),
-            }
-        })?;
-        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            speak_http2(target, stream).await
-        } else {
-            speak_http1(target, stream).await
+/// What comes of `connecting`, unless the time is over first.
+async fn in_time<T>(
+    target: &Target,
+    until: Instant,
+    patience: Duration,
+    connecting: impl Future<Output = Result<T, OriginError>>,
+) -> Result<T, OriginError> {
+    let late = || OriginError::ConnectTimeout { host: target.host.clone(), after: patience };
+    timeout_at(until, connecting).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn connect(target: &Target, addresses: &[SocketAddr]) -> Result<TcpStream, OriginError> {
+    let stream = connect_any(target, addresses).await?;
+    // Failing to turn Nagle off costs latency and nothing else.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+async fn secure(
+    tls: &TlsConnector,
+    target: &Target,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, OriginError> {
+    let failed = |error: &dyn std::error::Error| OriginError::TlsFailed {
+        host: target.host.clone(),
+        cause: error.to_string(),
+    };
+    let name = ServerName::try_from(target.sni.clone()).map_err(|error| failed(&error))?;
+    tls.connect(name, stream).await.map_err(|error| {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match inner {
+            Some(rustls::Error::InvalidCertificate(_)) => OriginError::CertificateRefused {
+                host: target.host.clone(),
+                cause: error.to_string(),
+            },
+            _ => failed(&error),
         }
-    }
+    })
 }
 
 /// Connects to the first address that accepts; each next one starts when the one before has failed
@@ -208,6 +257,27 @@ where
         }
     });
     Ok(Sender::H1(sender))
+}
+
+async fn speak_upgradeable<T>(
+    target: &Target,
+    stream: T,
+) -> Result<http1::SendRequest<Body>, OriginError>
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_FIELDS)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| failed_handshake(target, &error))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "origin connection ended");
+        }
+    });
+    Ok(sender)
 }
 
 async fn speak_http2<T>(target: &Target, stream: T) -> Result<Sender, OriginError>

@@ -142,14 +142,14 @@ pub(super) async fn await_head<F: Future>(
 }
 
 /// Refuses what is not a response that can be passed on, strips its hop-by-hop fields and puts the
-/// watch on its content.
+/// watch on its content. Without a lease, the connection serves nothing else.
 ///
 /// # Errors
 /// `Protocol`: a status outside 200 to 599, or a framing by which two readers could differ
 /// (RFC 9112 section 6.3). `HeadTooLarge`.
 pub(super) fn accept(
     response: Response<Incoming>,
-    lease: Lease,
+    lease: Option<Lease>,
     permit: Arc<OwnedSemaphorePermit>,
     patience: Duration,
 ) -> Result<Response<Body>, OriginError> {
@@ -161,7 +161,9 @@ pub(super) fn accept(
     }
     outgoing::strip_hop_by_hop(&mut parts.headers);
     if content.is_end_stream() {
-        lease.give_back();
+        if let Some(lease) = lease {
+            lease.give_back();
+        }
         return Ok(Response::from_parts(parts, body::empty()));
     }
     let download = Download {
@@ -170,14 +172,14 @@ pub(super) fn accept(
         alarm: None,
         armed: false,
         ended: false,
-        lease: Some(lease),
+        lease,
         _permit: permit,
     };
     Ok(Response::from_parts(parts, download.boxed_unsync()))
 }
 
 /// hyper's own limit is one on what it has read when it looks, which may be twice as much.
-fn check_size(headers: &HeaderMap) -> Result<(), OriginError> {
+pub(super) fn check_size(headers: &HeaderMap) -> Result<(), OriginError> {
     let bytes: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
     if bytes > MAX_HEAD_BYTES { Err(OriginError::HeadTooLarge) } else { Ok(()) }
 }

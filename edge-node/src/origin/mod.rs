@@ -6,28 +6,31 @@ mod connect;
 mod error;
 mod exchange;
 mod health;
+mod interim;
 pub mod outgoing;
 mod outside;
 mod pool;
 mod resolve;
 mod settings;
+mod upgrade;
 
 pub use address::{AddressClass, classify};
 pub use error::OriginError;
+pub use interim::{Interim, InterimResponse};
 pub use outgoing::Hop;
 pub use outside::Outside;
 pub use resolve::{Lookup, Resolver};
 pub use settings::{OriginSettings, native_roots};
+pub use upgrade::{OriginStream, UpgradeAnswer};
 
 use crate::body::{self, Body};
 use crate::telemetry;
 use connect::{Dialer, Target};
 use health::{Candidate, Health};
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{Extensions, HeaderMap, Method, Request, Response, Uri};
 use http_body::Body as _;
 use parking_lot::Mutex;
 use pool::{Endpoint, Failure, Patience, Want};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,6 +38,8 @@ use verge_config::site::{Origin, Timeouts};
 
 /// The most requests under way to one origin at once.
 const MAX_REQUESTS: usize = 8192;
+/// The most tunnels to one origin at once; counted apart, since they last.
+const MAX_TUNNELS: usize = 16 * 1024;
 /// The most attempts for one request, over all of an origin's addresses.
 const MAX_ATTEMPTS: usize = 4;
 
@@ -46,20 +51,7 @@ pub struct OriginPool {
     endpoints: Vec<Arc<Endpoint>>,
     health: Mutex<Vec<Health>>,
     permits: Arc<Semaphore>,
-}
-
-/// Where a WebSocket (or whatever passes through untouched) is to be connected to: an address that
-/// was judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PickedAddress {
-    /// Where to.
-    pub addr: SocketAddr,
-    /// Whether to speak TLS.
-    pub tls: bool,
-    /// The name that the certificate must be for; never empty.
-    pub sni: String,
-    /// The `Host` to send; the visitor's when `None`.
-    pub host_header: Option<String>,
+    tunnels: Arc<Semaphore>,
 }
 
 /// What is left of a request that may be sent again: it has no content.
@@ -67,6 +59,7 @@ struct Replay {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    extensions: Extensions,
 }
 
 // === impl OriginPool ===
@@ -93,7 +86,8 @@ impl OriginPool {
             .collect();
         let health = Mutex::new(vec![Health::default(); endpoints.len()]);
         let permits = Arc::new(Semaphore::new(MAX_REQUESTS));
-        OriginPool { origin, dialer, endpoints, health, permits }
+        let tunnels = Arc::new(Semaphore::new(MAX_TUNNELS));
+        OriginPool { origin, dialer, endpoints, health, permits, tunnels }
     }
 
     /// The origin that it was made for.
@@ -104,7 +98,8 @@ impl OriginPool {
 
     /// Sends a request and waits for the response's header section. The request's URI is path and
     /// query; its fields are the visitor's, out of which [`outgoing::to_origin`] makes the origin's.
-    /// The response's hop-by-hop fields are removed.
+    /// The response's hop-by-hop fields are removed. An [`Interim`] among the request's extensions is
+    /// given the interim responses, over HTTP/1.1: hyper drops those of HTTP/2.
     ///
     /// A request that was not sent goes to the next address; one that was, and came to nothing before
     /// any of the response, goes once more if it is idempotent (RFC 9110 section 9.2.2) and without
@@ -126,43 +121,6 @@ impl OriginPool {
         };
         telemetry::metrics().origin.request(result.as_ref().map(Response::status));
         result
-    }
-
-    /// A judged address for what passes through untouched, chosen as [`OriginPool::send`] does.
-    ///
-    /// # Errors
-    /// When no address of the origin resolves to one that requests may be sent to.
-    pub async fn pick(&self) -> Result<PickedAddress, OriginError> {
-        let mut tried = vec![false; self.endpoints.len()];
-        let mut last = None;
-        while let Some((index, endpoint)) = self.choose(&tried) {
-            let target = &endpoint.target;
-            match self.dialer.addresses(target, self.origin.timeouts.connect).await {
-                Ok(addresses) => {
-                    if let Some(addr) = addresses.first() {
-                        return Ok(PickedAddress {
-                            addr: *addr,
-                            tls: target.tls,
-                            sni: target.sni.clone(),
-                            host_header: self.origin.host.clone(),
-                        });
-                    }
-                }
-                Err(error) => last = Some(error),
-            }
-            mark(&mut tried, index);
-        }
-        Err(last.unwrap_or_else(|| self.nowhere()))
-    }
-
-    /// Tells the pool how a connection made to a picked address went, so that a dead one is avoided.
-    pub fn report(&self, picked: &PickedAddress, connected: bool) {
-        for (index, endpoint) in self.endpoints.iter().enumerate() {
-            let target = &endpoint.target;
-            if target.port == picked.addr.port() && target.tls == picked.tls {
-                self.note(index, connected);
-            }
-        }
     }
 
     async fn try_all(&self, request: Request<Body>) -> Result<Response<Body>, OriginError> {
@@ -269,6 +227,7 @@ impl Replay {
             method: request.method().clone(),
             uri: request.uri().clone(),
             headers: request.headers().clone(),
+            extensions: request.extensions().clone(),
         })
     }
 
@@ -277,6 +236,7 @@ impl Replay {
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
+        *request.extensions_mut() = self.extensions;
         request
     }
 }

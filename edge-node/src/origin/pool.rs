@@ -1,10 +1,10 @@
 //! The connections to one host and port that are open: handed out, given back, and let go when they
 //! have been idle too long. Knows no site and chooses between no hosts.
 
-use super::OriginError;
 use super::connect::{Dialer, Sender, Target};
 use super::error::{Stage, from_hyper};
 use super::exchange::{self, Upload};
+use super::{Interim, OriginError};
 use crate::body::Body;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -131,7 +131,7 @@ impl Endpoint {
         let failed = |error, unsent| Failure { error, unsent, connecting: false, reused };
         let sent = lease.send(request, self.target.tls, patience.first_byte).await;
         let response = sent.map_err(|(error, unsent)| failed(error, unsent))?;
-        exchange::accept(response, lease, permit, patience.between_bytes)
+        exchange::accept(response, Some(lease), permit, patience.between_bytes)
             .map_err(|error| failed(error, None))
     }
 
@@ -278,7 +278,10 @@ impl Lease {
         let (parts, content) =
             adapt(request, http2, tls).map_err(|error| (error, None))?.into_parts();
         let (upload, progress) = Upload::new(content);
-        let request = Request::from_parts(parts, upload);
+        let mut request = Request::from_parts(parts, upload);
+        if let Some(interim) = request.extensions_mut().remove::<Interim>() {
+            interim.watch(&mut request);
+        }
         let watched = progress.as_deref();
         let sent = match &mut self.sender {
             Some(Sender::H1(sender)) => {
@@ -329,7 +332,11 @@ impl Drop for Lease {
 /// The request as the protocol has it: origin-form and `Host` in HTTP/1.1 (RFC 9112 section 3.2),
 /// `:authority` in HTTP/2 (RFC 9113 section 8.3.1). A request that was not sent comes through here
 /// again, for the other protocol perhaps.
-fn adapt(mut request: Request<Body>, http2: bool, tls: bool) -> Result<Request<Body>, OriginError> {
+pub(super) fn adapt(
+    mut request: Request<Body>,
+    http2: bool,
+    tls: bool,
+) -> Result<Request<Body>, OriginError> {
     let invalid = |what| OriginError::InvalidRequest { what };
     let path = request.uri().path_and_query().cloned();
     let path = path.filter(|path| path.as_str().starts_with('/'));

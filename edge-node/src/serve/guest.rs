@@ -199,7 +199,7 @@ impl Guest {
         let content = if has_content { content } else { body::empty() };
         let (pool, policy) = self.behind(target.path())?;
         let method = parts.method;
-        let request = Admitted { host, method, target, headers, has_content, hop };
+        let request = Admitted { host, method, target, headers, has_content, hop, interim: None };
         let position = self.route.cache.position;
         if matches!(position, CachePosition::Behind | CachePosition::Both) {
             let answer =

@@ -9,18 +9,19 @@ mod guest;
 mod hops;
 mod origin_source;
 mod record;
+mod upgrade;
 
 pub use debug::VERGE_DEBUG;
 pub use explain::{ExplainError, Explained, Wondered};
 pub use fast::FastHit;
 pub use record::Record;
+pub use upgrade::{Passage, Switched};
 
 use crate::admit;
 use crate::body::Body;
 use crate::body::file::FilePart;
 use crate::listen::Connection;
-use crate::origin::outgoing::is_loop;
-use crate::origin::{Hop, OriginPool, Outside};
+use crate::origin::{Hop, Interim, OriginPool, Outside};
 use crate::respond::{self, EdgeError};
 use crate::routing;
 use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
@@ -64,6 +65,8 @@ pub struct Exchange {
     pub has_content: bool,
     /// The content.
     pub content: Body,
+    /// Where an origin's interim responses go, when the visitor can be sent any.
+    pub interim: Option<Interim>,
 }
 
 /// One response, for a front to write.
@@ -105,6 +108,8 @@ pub struct Admitted {
     pub has_content: bool,
     /// What origins are told of the visitor.
     pub hop: Hop,
+    /// Where an origin's interim responses go.
+    pub interim: Option<Interim>,
 }
 
 /// A response before its record.
@@ -128,31 +133,6 @@ impl Content {
 }
 
 impl Edge {
-    /// The origin pool that an upgrade request is for, when its route leads to an origin; any other
-    /// request for an upgrade is served as if it had not asked.
-    #[must_use]
-    pub fn upgrade_to(
-        &self,
-        connection: &Connection,
-        authority: &HeaderValue,
-        target: &PathAndQuery,
-        headers: &HeaderMap,
-    ) -> Option<Arc<OriginPool>> {
-        let host = admit::host_of(authority);
-        if connection.sni().is_some_and(|sni| !admit::is_for(sni, &host)) {
-            return None;
-        }
-        if is_loop(&Hop::loops_of(headers), &self.id) {
-            return None;
-        }
-        let snapshot = self.snapshot.load();
-        let found = routing::find(&snapshot, &host, target.path()).ok()?;
-        match &found.route.target {
-            Target::Origin(origin) => pool(found.site, &origin.name).ok(),
-            _ => None,
-        }
-    }
-
     /// Serves one request. Never fails: an error is a response of ours.
     pub async fn serve(self: Arc<Self>, exchange: Exchange) -> Reply {
         let mut record = Record::start(&exchange);
@@ -225,7 +205,7 @@ impl Edge {
             return Ok(answer);
         }
         if cacheable(&request, policy) {
-            let source = OriginSource::new(pool, request.target.clone(), request.hop.clone());
+            let source = OriginSource::new(pool, &request);
             let source = watched(Arc::new(source), debugging);
             return self.cached(site, policy, source, &request).await;
         }

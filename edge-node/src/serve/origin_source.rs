@@ -3,7 +3,7 @@
 use super::Admitted;
 use crate::body;
 use crate::body::Body;
-use crate::origin::{Hop, OriginPool};
+use crate::origin::{Hop, Interim, OriginPool};
 use crate::respond::EdgeError;
 use futures::future::BoxFuture;
 use http::Uri;
@@ -16,11 +16,19 @@ pub(super) struct OriginSource {
     pool: Arc<OriginPool>,
     target: PathAndQuery,
     hop: Arc<Hop>,
+    /// For the visitor whose request it is, if that starts the fetch; whoever waits for another's
+    /// gets none.
+    interim: Option<Interim>,
 }
 
 impl OriginSource {
-    pub(super) fn new(pool: Arc<OriginPool>, target: PathAndQuery, hop: Hop) -> OriginSource {
-        OriginSource { pool, target, hop: Arc::new(hop) }
+    pub(super) fn new(pool: Arc<OriginPool>, request: &Admitted) -> OriginSource {
+        OriginSource {
+            pool,
+            target: request.target.clone(),
+            hop: Arc::new(request.hop.clone()),
+            interim: request.interim.clone(),
+        }
     }
 }
 
@@ -30,12 +38,15 @@ impl Source for OriginSource {
         asked: SourceRequest,
     ) -> BoxFuture<'static, Result<SourceResponse, SourceError>> {
         let (pool, hop) = (Arc::clone(&self.pool), Arc::clone(&self.hop));
-        let target = self.target.clone();
+        let (target, interim) = (self.target.clone(), self.interim.clone());
         Box::pin(async move {
             let mut request = http::Request::new(body::empty());
             *request.method_mut() = asked.method;
             *request.uri_mut() = Uri::from(target);
             *request.headers_mut() = asked.headers;
+            if let Some(interim) = interim {
+                request.extensions_mut().insert(interim);
+            }
             let (parts, body) = pool.send(request, &hop).await?.into_parts();
             Ok(SourceResponse { status: parts.status, headers: parts.headers, body })
         })
@@ -52,5 +63,8 @@ pub(super) async fn send(
     *outgoing.method_mut() = request.method.clone();
     *outgoing.uri_mut() = Uri::from(request.target.clone());
     *outgoing.headers_mut() = request.headers.clone();
+    if let Some(interim) = request.interim.clone() {
+        outgoing.extensions_mut().insert(interim);
+    }
     pool.send(outgoing, &request.hop).await.map_err(EdgeError::Origin)
 }

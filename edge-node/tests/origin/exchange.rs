@@ -255,20 +255,6 @@ async fn shares_follow_the_weights() {
 }
 
 #[tokio::test]
-async fn a_picked_address_is_judged_and_named() {
-    let origin = Scripted::always(HELLO).await;
-    let pool = pool_to(origin.address, patient());
-    let picked = pool.pick().await.unwrap();
-    assert_eq!((picked.addr, picked.tls), (origin.address, false));
-    assert!(!picked.sni.is_empty());
-    assert_eq!(picked.host_header, None);
-    let strict = verge_edge::origin::OriginSettings { allow_private: false, ..settings() };
-    let urls = vec![url("127.0.0.1", origin.address.port())];
-    let error = pool_of(super::support::origin(urls, patient()), strict).pick().await.unwrap_err();
-    assert!(matches!(error, OriginError::AddressForbidden { .. }), "{error}");
-}
-
-#[tokio::test]
 async fn content_can_be_read_as_a_stream_of_frames() {
     let origin = Scripted::always(CHUNKED).await;
     let pool = pool_to(origin.address, patient());

@@ -87,7 +87,7 @@ async fn no_notation_of_a_private_address_passes() {
             (error.status().as_u16(), error.proxy_status_error()),
             (502, "destination_ip_prohibited")
         );
-        let error = pool.pick().await.unwrap_err();
+        let error = ask_upgrade(&pool).await.unwrap_err();
         assert!(matches!(error, OriginError::AddressForbidden { .. }), "{host}: {error}");
     }
     assert_eq!(origin.connections(), 0);
@@ -150,7 +150,7 @@ async fn of_mixed_addresses_only_those_allowed_are_tried() {
     let began = Instant::now();
     assert_eq!(fetch(&pool).await.unwrap().1, "hello");
     assert!(began.elapsed() < Duration::from_secs(2), "the forbidden one was not even tried");
-    assert_eq!(pool.pick().await.unwrap().addr, origin.address);
+    assert_eq!(ask_upgrade(&pool).await.unwrap(), (200, "hello".to_owned()));
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn a_name_that_does_not_resolve_is_told_as_such() {
     let error = fetch(&pool).await.unwrap_err();
     assert!(matches!(error, OriginError::DnsFailed { .. }), "{error}");
     assert_eq!((error.status().as_u16(), error.proxy_status_error()), (502, "dns_error"));
-    assert!(pool.pick().await.is_err());
+    assert!(ask_upgrade(&pool).await.is_err());
 
     let (release, hold) = std::sync::mpsc::channel::<()>();
     let hold = parking_lot::Mutex::new(hold);

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use verge_config::site::{Origin, OriginUrl, Timeouts};
 use verge_edge::body::{self, Body};
-use verge_edge::origin::{Hop, OriginError, OriginPool, OriginSettings, Resolver};
+use verge_edge::origin::{Hop, OriginError, OriginPool, OriginSettings, Resolver, UpgradeAnswer};
 
 /// What the scripted origin does with a request.
 pub enum Act {
@@ -223,4 +223,24 @@ pub async fn fetch(pool: &OriginPool) -> Result<(u16, Bytes), OriginError> {
     let response = pool.send(get("/"), &hop()).await?;
     let status = response.status().as_u16();
     Ok((status, read(response).await?))
+}
+
+/// Asks for a WebSocket; the status and what came behind it.
+pub async fn ask_upgrade(pool: &OriginPool) -> Result<(u16, String), OriginError> {
+    let request = Request::get("/chat")
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .body(body::empty())
+        .unwrap();
+    match pool.upgrade(request, &hop()).await? {
+        UpgradeAnswer::Declined(response) => {
+            let status = response.status().as_u16();
+            Ok((status, String::from_utf8(read(response).await?.to_vec()).unwrap()))
+        }
+        UpgradeAnswer::Switched(_, mut stream) => {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            Ok((101, text))
+        }
+    }
 }

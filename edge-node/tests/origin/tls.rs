@@ -168,9 +168,13 @@ async fn a_certificate_must_be_for_the_name_and_by_a_trusted_authority() {
             (502, "tls_certificate_error")
         );
     }
-    let picked = by_host.pick().await.unwrap();
-    assert_eq!((picked.tls, picked.sni.as_str()), (true, "web.test"));
-    assert_eq!(picked.host_header.as_deref(), Some("web.test:8443"));
+    assert_eq!(ask_upgrade(&by_host).await.unwrap(), (200, "web.test:8443".to_owned()));
+    let error = ask_upgrade(&pool(&web, &theirs.roots, "web.test", None)).await.unwrap_err();
+    assert!(matches!(error, OriginError::CertificateRefused { .. }), "{error:?}");
+    // HTTP/2 has no Upgrade (RFC 9113 section 8.2.2), so it is not what is spoken.
+    let both = secure(ours.acceptor("web.test", &[b"h2", b"http/1.1"])).await;
+    let both = pool(&both, &ours.roots, "web.test", None);
+    assert_eq!(ask_upgrade(&both).await.unwrap(), (200, "shop.example".to_owned()));
 }
 
 #[tokio::test]

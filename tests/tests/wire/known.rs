@@ -5,7 +5,4 @@ pub(crate) const KNOWN: &[(&str, &str)] = &[
     // RFC 9111 section 4.3.4 says so; the public suite requires the opposite
     // (`304-etag-update-response-ETag`), and what it requires is what caches do.
     ("304-other", "a 304 for another strong validator updates the stored lifetime"),
-    ("interim-102", "interim responses of origins are dropped"),
-    ("interim-103", "interim responses of origins are dropped"),
-    ("interim-several", "interim responses of origins are dropped"),
 ];

@@ -217,7 +217,7 @@ impl RawLimits {
             "limits.header",
             self.header.as_deref(),
             default.header_bytes as u64,
-            // Upgrades go through pingora, whose own ceiling is 1 MiB.
+            // Beyond it a header section is an attack on memory.
             1_024..=1 << 20,
         );
         let mut duration = |name: &str, text: Option<String>, default| {

@@ -8,17 +8,19 @@ mod reply;
 mod sendfile;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 pub mod upload;
 mod wire;
 mod write;
 
 use crate::body;
+use crate::front::Context;
 use crate::front::deadline::Deadline;
-use crate::front::{Context, upgrade};
 use crate::listen::Io;
-use crate::origin::OriginPool;
-use crate::serve::Exchange;
+use crate::origin::Interim;
+use crate::serve::{Exchange, Passage, Reply};
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use head::{Framing, Head, HeadError, Scan};
 use http::{Method, Version};
 use pump::Pump;
@@ -48,7 +50,7 @@ enum Turn {
     Again,
     Close,
     Abort,
-    Tunnel(Arc<OriginPool>, Bytes),
+    Upgrade(Box<Passage>),
 }
 
 enum Fill {
@@ -80,9 +82,12 @@ pub async fn serve(io: Io, start: BytesMut, context: Context) {
             Ok(Turn::Again) => {}
             Ok(Turn::Close) => return connection.close().await,
             Ok(Turn::Abort) => return,
-            Ok(Turn::Tunnel(pool, raw)) => {
-                let Http1 { io, buffer, context, .. } = connection;
-                return upgrade::tunnel(io, raw, &buffer, pool, context).await;
+            Ok(Turn::Upgrade(passage)) => {
+                let peer = connection.context.connection.peer;
+                if let Err(error) = Box::pin(connection.upgrade(*passage)).await {
+                    tracing::debug!(%peer, %error, "connection ended");
+                }
+                return;
             }
             Err(error) => {
                 let peer = connection.context.connection.peer;
@@ -128,9 +133,9 @@ impl Http1 {
         }
         if head.upgrade {
             let Context { edge, connection, .. } = &self.context;
-            let pool = edge.upgrade_to(connection, &head.authority, &head.target, &head.headers);
-            if let Some(pool) = pool {
-                return Ok(Turn::Tunnel(pool, raw));
+            let Head { method, authority, target, headers, .. } = &head;
+            if let Some(passage) = edge.upgrade_to(connection, method, authority, target, headers) {
+                return Ok(Turn::Upgrade(Box::new(passage)));
             }
         }
         self.exchange(head, asked).await
@@ -200,6 +205,8 @@ impl Http1 {
             }
         };
         let wants_trailers = pump::wants_trailers(&head.headers);
+        // HTTP/1.0 has none (RFC 9110 section 15.2).
+        let interim = head.http11.then(Interim::default);
         let exchange = Exchange {
             connection: Arc::clone(&self.context.connection),
             method: head.method,
@@ -209,15 +216,11 @@ impl Http1 {
             version: if head.http11 { Version::HTTP_11 } else { Version::HTTP_10 },
             has_content: pump.is_some(),
             content,
+            interim: interim.clone(),
         };
         let edge = Arc::clone(&self.context.edge);
-        let mut serving = Box::pin(edge.serve(exchange));
-        let reply = poll_fn(|cx| {
-            self.poll_pump(&mut pump, cx);
-            serving.as_mut().poll(cx)
-        })
-        .await;
-        drop(serving);
+        let serving = Box::pin(edge.serve(exchange));
+        let reply = self.served(serving, interim, &mut pump).await?;
         let sent = self.write_reply(reply, asked, &mut pump, wants_trailers).await?;
         match sent {
             Sent::Whole if asked.keep_alive && self.settle(pump.as_mut()).await => Ok(Turn::Again),
@@ -226,6 +229,39 @@ impl Http1 {
             Sent::Reset => {
                 reply::reset_on_close(&self.io);
                 Ok(Turn::Abort)
+            }
+        }
+    }
+
+    /// Waits for the response; what comes of interim responses until then is written at once.
+    async fn served(
+        &mut self,
+        mut serving: BoxFuture<'static, Reply>,
+        interim: Option<Interim>,
+        pump: &mut Option<Pump>,
+    ) -> Result<Reply> {
+        let mut reply = None;
+        loop {
+            let early = poll_fn(|cx| {
+                if reply.is_none() {
+                    self.poll_pump(pump, cx);
+                    if let Poll::Ready(served) = serving.as_mut().poll(cx) {
+                        reply = Some(served);
+                    }
+                }
+                let writing = pump.as_ref().is_some_and(Pump::is_writing);
+                match interim.as_ref().filter(|_| !writing).map(|interim| interim.poll_next(cx)) {
+                    Some(Poll::Ready(early)) => Poll::Ready(Some(early)),
+                    _ if reply.is_some() => Poll::Ready(None),
+                    _ => Poll::Pending,
+                }
+            })
+            .await;
+            if let Some((status, headers)) = early {
+                // Without the pump, which may have a `100 Continue` to write.
+                self.write_parts([write::interim(status, &headers)], &mut None).await?;
+            } else if let Some(reply) = reply {
+                return Ok(reply);
             }
         }
     }

@@ -81,6 +81,11 @@ impl Pump {
         }
     }
 
+    /// Whether `100 Continue` is written in part: nothing else may be written now.
+    pub(super) fn is_writing(&self) -> bool {
+        !self.interim.is_empty() && self.interim.len() < CONTINUE.len()
+    }
+
     /// Throws the rest of the content away; whether the connection is good for another request.
     pub(super) fn poll_drain(
         &mut self,

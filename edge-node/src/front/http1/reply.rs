@@ -247,7 +247,7 @@ impl Http1 {
         .await
     }
 
-    async fn write_parts<const N: usize>(
+    pub(super) async fn write_parts<const N: usize>(
         &mut self,
         mut parts: [Bytes; N],
         pump: &mut Option<Pump>,

@@ -92,6 +92,31 @@ pub(super) fn head(reply: &Reply, asked: Asked, delimited: Delimited) -> Bytes {
     out.freeze()
 }
 
+/// An interim response (RFC 9110 section 15.2).
+#[must_use]
+pub(super) fn interim(status: StatusCode, headers: &HeaderMap) -> Bytes {
+    let mut out = BytesMut::with_capacity(256);
+    status_line(&mut out, status);
+    for (name, value) in headers {
+        field(&mut out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    out.put_slice(b"\r\n");
+    out.freeze()
+}
+
+/// A 101's header section; `Upgrade` is among `headers`.
+#[must_use]
+pub(super) fn switching(headers: &HeaderMap) -> Bytes {
+    let mut out = BytesMut::with_capacity(256);
+    status_line(&mut out, StatusCode::SWITCHING_PROTOCOLS);
+    for (name, value) in headers {
+        field(&mut out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    field(&mut out, b"connection", b"upgrade");
+    out.put_slice(b"\r\n");
+    out.freeze()
+}
+
 /// The `Connection` field that a response needs, or nothing.
 #[must_use]
 pub(super) fn connection(asked: Asked) -> &'static [u8] {
