@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use verge_cache::CacheError;
+use verge_cache::cache_status::{CACHE_STATUS, CacheStatus};
 use verge_handlers::Ended;
 
 /// The usual methods; any other that is a token is passed on as well.
@@ -49,6 +50,9 @@ pub enum EdgeError {
     /// The visitor wanted a stored response or none (RFC 9111 section 5.2.1.7).
     #[error("nothing usable is stored and the visitor asked for stored only")]
     OnlyIfCached,
+    /// What the cache could not answer, and its part in that.
+    #[error("{0}")]
+    Cache(#[source] Box<EdgeError>, CacheStatus),
     /// The runtime of the site lacks what its document names: a fault of ours.
     #[error("{0}")]
     Internal(&'static str),
@@ -67,6 +71,7 @@ impl EdgeError {
             EdgeError::Source(_) => StatusCode::BAD_GATEWAY,
             EdgeError::Handler(ended) => ended.status(),
             EdgeError::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
+            EdgeError::Cache(error, _) => error.status(),
             EdgeError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -89,6 +94,7 @@ impl EdgeError {
             EdgeError::Source(_) => "The site's origin server gave no valid answer.",
             EdgeError::Handler(_) => "The site's handler did not answer this request.",
             EdgeError::OnlyIfCached => "No stored response can be used.",
+            EdgeError::Cache(error, _) => error.text(),
             EdgeError::Internal(_) => "The edge could not serve this request.",
         }
     }
@@ -103,17 +109,20 @@ impl EdgeError {
             EdgeError::Handler(_) | EdgeError::Internal(_) => Some("proxy_internal_error"),
             EdgeError::Misdirected { .. } | EdgeError::Method(_) => Some("http_request_denied"),
             EdgeError::OnlyIfCached => None,
+            EdgeError::Cache(error, _) => error.proxy_status(),
         }
     }
 }
 
 impl From<CacheError> for EdgeError {
     fn from(error: CacheError) -> Self {
-        match error {
+        let status = error.status();
+        let error = match error {
             CacheError::OnlyIfCached => EdgeError::OnlyIfCached,
-            CacheError::Source(cause) => from_source(cause.as_ref().as_ref()),
+            CacheError::Source { cause, .. } => from_source(cause.as_ref().as_ref()),
             CacheError::Abandoned => EdgeError::Internal("the fill was given up"),
-        }
+        };
+        EdgeError::Cache(Box::new(error), status)
     }
 }
 
@@ -141,6 +150,9 @@ pub fn error(error: &EdgeError, record: Record) -> Reply {
         && let Ok(value) = HeaderValue::from_str(&format!("verge; error={kind}"))
     {
         reply.headers.insert(PROXY_STATUS, value);
+    }
+    if let EdgeError::Cache(_, status) = error {
+        reply.headers.insert(CACHE_STATUS, status.value());
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         reply.headers.insert(ALLOW, HeaderValue::from_static(METHODS));

@@ -199,7 +199,8 @@ async fn what_is_whole_is_stored() {
         ("length", format!("{HEAD}Content-Length: 5\r\n\r\nxxxxx"), End::Stay),
         ("chunks", format!("{chunked}5\r\nxxxxx\r\n0\r\n\r\n"), End::Stay),
         ("chunk-extension", format!("{chunked}5;a=b\r\nxxxxx\r\n0;c\r\nT: 1\r\n\r\n"), End::Stay),
-        ("until-the-end", format!("{HEAD}\r\nxxxxx"), End::Close),
+        ("until-the-end", format!("{HEAD}Connection: close\r\n\r\nxxxxx"), End::Close),
+        ("http-1.0", format!("{HEAD}\r\nxxxxx").replace("HTTP/1.1", "HTTP/1.0"), End::Close),
     ] {
         let path = format!("/{name}");
         place.script.plan(&path, [Turn::bytes(bytes).then(end)]);
@@ -207,6 +208,21 @@ async fn what_is_whole_is_stored() {
         assert!(reply.whole && reply.text() == "xxxxx", "{name}: {reply:?}");
         until("it to be stored", || async { place.get(&path).await?.is_hit().then_some(()) }).await;
         assert_eq!(place.script.count(&path), 1, "{name}");
+    }
+}
+
+/// Without a length, chunks or `Connection: close`, an origin that dies ends as one that is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_with_a_close_that_nobody_announced_is_not_stored() {
+    for (http2, disk) in [(false, false), (true, false), (false, true)] {
+        let place = Place::start(http2, disk).await;
+        let turn = Turn::bytes(format!("{HEAD}\r\nxxxxx")).then(End::Close);
+        place.script.plan("/dies", [turn]);
+        for asked in 1..=3 {
+            let reply = place.get("/dies").await.unwrap().expect(200);
+            assert!(reply.text() == "xxxxx" && !reply.is_hit(), "{reply:?}");
+            assert_eq!(place.script.count("/dies"), asked);
+        }
     }
 }
 

@@ -131,6 +131,7 @@ impl Inner {
                     status,
                     headers: headers.clone(),
                     body: crate::fetch::empty(),
+                    delimited: true,
                 };
                 let received = self.settings.clock.now();
                 let exchange =

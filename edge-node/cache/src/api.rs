@@ -52,6 +52,9 @@ pub struct SourceResponse {
     pub headers: HeaderMap,
     /// Its content. An error in it is an incomplete response: never stored as whole.
     pub body: StreamBody,
+    /// Whether the end of its content can be told from a connection that broke off. What has no such
+    /// end is never stored.
+    pub delimited: bool,
 }
 
 /// A source's failure before a response: what the edge answers when nothing stale may be served.

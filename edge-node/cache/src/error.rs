@@ -1,6 +1,7 @@
 //! What the cache cannot answer, and why; statuses are the edge's business, not this crate's.
 
 use crate::api::SourceError;
+use crate::cache_status::CacheStatus;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -8,9 +9,14 @@ use thiserror::Error;
 #[derive(Debug, Clone, Error)]
 pub enum CacheError {
     /// The source failed and nothing stored may stand in for it. Shared, since every waiter of one
-    /// fill gets it; `error.downcast_ref::<T>()` reaches the source's own type.
-    #[error("the source failed: {0}")]
-    Source(Arc<SourceError>),
+    /// fill gets it; `cause.downcast_ref::<T>()` reaches the source's own type.
+    #[error("the source failed: {cause}")]
+    Source {
+        /// Why.
+        cause: Arc<SourceError>,
+        /// How the request came to the source.
+        status: CacheStatus,
+    },
     /// The visitor asked for a stored response only, and none may be used: 504 (RFC 9111 section
     /// 5.2.1.7).
     #[error("only-if-cached, and nothing usable is stored")]
@@ -18,6 +24,21 @@ pub enum CacheError {
     /// The fill was given up before it had an answer, which happens only at shutdown.
     #[error("the fill was given up")]
     Abandoned,
+}
+
+impl CacheError {
+    /// What `Cache-Status` says of it: the cache's part in a response that the edge makes itself.
+    #[must_use]
+    pub fn status(&self) -> CacheStatus {
+        match self {
+            CacheError::Source { status, .. } => *status,
+            // Neither a hit nor forwarded (RFC 9211 section 2).
+            CacheError::OnlyIfCached => {
+                CacheStatus { detail: Some("only-if-cached"), ..CacheStatus::default() }
+            }
+            CacheError::Abandoned => CacheStatus::default(),
+        }
+    }
 }
 
 /// What a reader of a body sees when the source's content did not arrive whole.

@@ -90,8 +90,8 @@ impl Job {
             };
             let status = exchange.response.status;
             if status == StatusCode::NOT_MODIFIED && exchange.conditional {
-                if let Some(object) = self.confirm(&exchange) {
-                    return self.answer(object, Answer::Revalidated);
+                if let Some((object, stored)) = self.confirm(&exchange) {
+                    return self.answer(object, Answer::Revalidated { stored });
                 }
                 // A purge came between: what the source confirmed is what the purge was for.
                 self.stale = None;
@@ -170,7 +170,7 @@ impl Job {
 
     /// The stored object as a 304 confirms it, and updated by it (RFC 9111 section 4.3.4). `None` when
     /// a purge since the request was sent selects it.
-    pub(crate) fn confirm(&self, exchange: &Exchange) -> Option<Arc<StoredObject>> {
+    pub(crate) fn confirm(&self, exchange: &Exchange) -> Option<(Arc<StoredObject>, bool)> {
         let stale = self.stale.as_ref()?;
         let mut update = exchange.response.headers.clone();
         with_date(&mut update, exchange.received.wall);
@@ -195,10 +195,14 @@ impl Job {
             epoch: self.epoch,
         };
         let object = Arc::new(StoredObject::with_content(parts, stale.shared_content()));
+        let mut refreshed = false;
         match judgement.refused {
             None => match self.put(&object) {
                 Inserted::Purged => return None,
-                Inserted::Stored => self.inner.rewrite(&self.fill.key, &object),
+                Inserted::Stored => {
+                    refreshed = true;
+                    self.inner.rewrite(&self.fill.key, &object);
+                }
                 Inserted::Collision | Inserted::Outdated => {}
             },
             Some(reason) => {
@@ -208,7 +212,7 @@ impl Job {
                 }
             }
         }
-        (self.site.verdict(&self.fill.key, &object) != Verdict::Dead).then_some(object)
+        (self.site.verdict(&self.fill.key, &object) != Verdict::Dead).then_some((object, refreshed))
     }
 
     /// Judges fields; `Age` is taken from the message that came now.
@@ -353,6 +357,9 @@ impl Job {
         if self.asked.as_ref().is_some_and(|asked| !asked.is_answered_by(span, &headers)) {
             // Under a slice's key nothing but that slice is ever stored.
             judgement.refused = judgement.refused.or(Some(NotStored::Partial));
+        }
+        if !exchange.response.delimited {
+            judgement.refused = judgement.refused.or(Some(NotStored::Incomplete));
         }
         let most = if span.is_some() { slices::SLICE_BYTES } else { self.inner.max_object };
         let too_large = length.is_some_and(|length| length > most);

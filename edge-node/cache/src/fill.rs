@@ -45,7 +45,10 @@ pub(crate) enum Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The source confirmed it with a 304.
-    Revalidated,
+    Revalidated {
+        /// Whether the store has it as it was confirmed.
+        stored: bool,
+    },
     /// The source failed, with this status if it answered at all, and stale is allowed.
     StaleIfError(Option<StatusCode>),
 }

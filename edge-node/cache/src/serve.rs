@@ -227,7 +227,15 @@ impl Inner {
         let counter = if leader { &self.counters.misses } else { &self.counters.collapsed };
         match progress {
             Progress::Waiting => Err(CacheError::Abandoned),
-            Progress::Failed(error) => Err(CacheError::Source(error)),
+            Progress::Failed(cause) => {
+                let status = CacheStatus {
+                    forward: Some(need.forward),
+                    collapsed: !leader,
+                    detail: need.detail,
+                    ..CacheStatus::default()
+                };
+                Err(CacheError::Source { cause, status })
+            }
             Progress::Object(object, answer) => {
                 if !leader && !object.selected_by(ask.request.headers) {
                     return Ok(Round::Again(selection_like(ask, object.selection.as_deref())));
@@ -267,8 +275,10 @@ impl Inner {
         leader: bool,
     ) -> Settled {
         let mono = self.settings.clock.mono();
+        let mut stored = false;
         let (outcome, forward_status, detail) = match answer {
-            Answer::Revalidated => {
+            Answer::Revalidated { stored: refreshed } => {
+                stored = refreshed;
                 self.counters.revalidated.fetch_add(1, Ordering::Relaxed);
                 (Outcome::Revalidated, Some(http::StatusCode::NOT_MODIFIED), None)
             }
@@ -281,7 +291,7 @@ impl Inner {
             hit: false,
             forward: Some(need.forward),
             forward_status,
-            stored: false,
+            stored,
             collapsed: !leader,
             ttl: Some(object.freshness.ttl(mono)),
             detail,
@@ -362,12 +372,12 @@ impl Inner {
         let mut sent = request.headers.clone();
         compress::restore_conditions(&mut sent);
         let sent = SourceRequest { method: request.method.clone(), headers: sent };
-        let answer = source.fetch(sent).await.map_err(|e| CacheError::Source(Arc::new(e)))?;
-        let status = CacheStatus {
-            forward: Some(forward),
-            forward_status: Some(answer.status),
-            ..CacheStatus::default()
-        };
+        let mut status = CacheStatus { forward: Some(forward), ..CacheStatus::default() };
+        let answer = source
+            .fetch(sent)
+            .await
+            .map_err(|cause| CacheError::Source { cause: Arc::new(cause), status })?;
+        status.forward_status = Some(answer.status);
         let age = answer.headers.get(http::header::AGE).cloned();
         let fields = Fields::part(answer.headers, &[], None);
         let mut headers = respond::with_status(fields.visible, &status);

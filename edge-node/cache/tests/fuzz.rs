@@ -97,6 +97,12 @@ fn no_input_breaks_a_target() {
     });
 }
 
+/// Damage alone would hide a seed that is none.
+#[test]
+fn seeds_are_what_they_are_said_to_be() {
+    targets::ALL.iter().for_each(|(_, target, seeds)| seeds.iter().for_each(|seed| target(seed)));
+}
+
 /// The control: a target that breaks on one of a few bytes is caught.
 #[test]
 #[should_panic(expected = "broken fails on")]

@@ -7,8 +7,8 @@ use super::pool::Lease;
 use super::{OriginError, outgoing};
 use crate::body::{self, Body, BoxError};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Response, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -30,6 +30,10 @@ pub(super) struct Upload {
     content: Body,
     progress: Option<Arc<Mutex<Progress>>>,
 }
+
+/// An extension of responses whose content ends with a close that nobody announced.
+#[derive(Debug, Clone, Copy)]
+pub struct EndsUnannounced;
 
 /// How far the sending of a request's content is.
 #[derive(Debug, Clone)]
@@ -159,12 +163,16 @@ pub(super) fn accept(
     if !(200..=599).contains(&parts.status.as_u16()) {
         return Err(OriginError::Protocol { what: format!("status {}", parts.status.as_u16()) });
     }
+    let unannounced = ends_unannounced(parts.version, &parts.headers);
     outgoing::strip_hop_by_hop(&mut parts.headers);
     if content.is_end_stream() {
         if let Some(lease) = lease {
             lease.give_back();
         }
         return Ok(Response::from_parts(parts, body::empty()));
+    }
+    if unannounced {
+        parts.extensions.insert(EndsUnannounced);
     }
     let download = Download {
         content,
@@ -176,6 +184,19 @@ pub(super) fn accept(
         _permit: permit,
     };
     Ok(Response::from_parts(parts, download.boxed_unsync()))
+}
+
+/// Whether content would end with a close that nobody announced: HTTP/1.1 without a length, chunks or
+/// `Connection: close`. RFC 9112 section 8 takes it for whole, but an origin server that dies ends so too.
+fn ends_unannounced(version: Version, headers: &HeaderMap) -> bool {
+    let closes = |line: &HeaderValue| {
+        let line = String::from_utf8_lossy(line.as_bytes());
+        line.split(',').any(|option| option.trim().eq_ignore_ascii_case("close"))
+    };
+    version == Version::HTTP_11
+        && !headers.contains_key(CONTENT_LENGTH)
+        && !headers.contains_key(TRANSFER_ENCODING)
+        && !headers.get_all(CONNECTION).iter().any(closes)
 }
 
 /// hyper's own limit is one on what it has read when it looks, which may be twice as much.

@@ -16,6 +16,7 @@ mod upgrade;
 
 pub use address::{AddressClass, classify};
 pub use error::OriginError;
+pub use exchange::EndsUnannounced;
 pub use interim::{Interim, InterimResponse};
 pub use outgoing::Hop;
 pub use outside::Outside;

@@ -94,7 +94,8 @@ impl Source for GuestSource {
         request.headers = asked.headers;
         Box::pin(async move {
             let (parts, body) = guest.call(&request, body::empty()).await?.into_parts();
-            Ok(SourceResponse { status: parts.status, headers: parts.headers, body })
+            let (status, headers) = (parts.status, parts.headers);
+            Ok(SourceResponse { status, headers, body, delimited: true })
         })
     }
 }
@@ -259,6 +260,7 @@ impl Answer {
 fn from_edge(error: EdgeError) -> FetchError {
     match error {
         EdgeError::Origin(error) => from_origin(error),
+        EdgeError::Cache(error, _) => from_edge(*error),
         EdgeError::Loop => FetchError::Loop,
         other => FetchError::Internal(other.to_string()),
     }

@@ -21,7 +21,7 @@ use crate::admit;
 use crate::body::Body;
 use crate::body::file::FilePart;
 use crate::listen::Connection;
-use crate::origin::{Hop, Interim, OriginPool, Outside};
+use crate::origin::{EndsUnannounced, Hop, Interim, OriginPool, Outside};
 use crate::respond::{self, EdgeError};
 use crate::routing;
 use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
@@ -235,6 +235,7 @@ impl Edge {
             status: parts.status,
             headers: parts.headers.clone(),
             body,
+            delimited: parts.extensions.get::<EndsUnannounced>().is_none(),
         };
         match self.cache.adopt(*key, begun, answer).await {
             Ok(response) => Ok(Answer::cached(response?)),

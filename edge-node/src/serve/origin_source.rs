@@ -3,7 +3,7 @@
 use super::Admitted;
 use crate::body;
 use crate::body::Body;
-use crate::origin::{Hop, Interim, OriginPool};
+use crate::origin::{EndsUnannounced, Hop, Interim, OriginPool};
 use crate::respond::EdgeError;
 use futures::future::BoxFuture;
 use http::Uri;
@@ -48,7 +48,8 @@ impl Source for OriginSource {
                 request.extensions_mut().insert(interim);
             }
             let (parts, body) = pool.send(request, &hop).await?.into_parts();
-            Ok(SourceResponse { status: parts.status, headers: parts.headers, body })
+            let delimited = parts.extensions.get::<EndsUnannounced>().is_none();
+            Ok(SourceResponse { status: parts.status, headers: parts.headers, body, delimited })
         })
     }
 }

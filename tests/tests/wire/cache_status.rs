@@ -57,6 +57,7 @@ pub(crate) async fn members(lab: &Lab) {
     let reply = lab.get("/cs-stale").await;
     lab.check("cs-stale", has(&reply, "fwd", "stale"), format!("{reply:?}"));
     lab.check("cs-fwd-status", has(&reply, "fwd-status", "304"), format!("{reply:?}"));
+    lab.check("cs-refreshed", has(&reply, "stored", ""), format!("{reply:?}"));
 
     // A stale response that is served: its ttl is below nought.
     let allowed: Fields =
@@ -105,5 +106,23 @@ pub(crate) async fn members(lab: &Lab) {
     // only-if-cached, and nothing there: nobody was asked.
     let reply = lab.ask("GET", "/cs-only", &[("Cache-Control", "only-if-cached")]).await;
     lab.same("cs-only-if-cached", reply.status, 504, &reply);
-    lab.check("cs-only-if-cached", !ours(&reply).contains_key("hit"), format!("{reply:?}"));
+    let said = ours(&reply);
+    let neither = !said.contains_key("hit") && !said.contains_key("fwd");
+    let detail = has(&reply, "detail", "only-if-cached");
+    lab.check("cs-only-if-cached", neither && detail, format!("{reply:?}"));
+
+    // What the edge answers itself, since the origin did not (2.2: it was forwarded all the same).
+    let hang_up = || [Turn::hang_up(), Turn::hang_up(), Turn::hang_up(), Turn::hang_up()];
+    lab.script.plan("/cs-failed", hang_up());
+    let reply = lab.get("/cs-failed").await;
+    lab.same("cs-failed", reply.status, 502, &reply);
+    let said = has(&reply, "fwd", "uri-miss") && !ours(&reply).contains_key("fwd-status");
+    lab.check("cs-failed", said, format!("{reply:?}"));
+    let strict = &[("Cache-Control", "max-age=60, must-revalidate"), ("Age", "120")];
+    lab.script.plan("/cs-failed-stale", [Turn::new(200, strict, "1")]);
+    lab.get("/cs-failed-stale").await;
+    lab.script.plan("/cs-failed-stale", hang_up());
+    let reply = lab.get("/cs-failed-stale").await;
+    lab.check("cs-failed-stale", reply.status >= 500, format!("{reply:?}"));
+    lab.check("cs-failed-stale", has(&reply, "fwd", "stale"), format!("{reply:?}"));
 }

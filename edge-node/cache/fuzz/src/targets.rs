@@ -19,11 +19,15 @@ use verge_cache::multipart::Multipart;
 use verge_cache::range::{ByteRange, ContentRange, RangeSet, Selected};
 use verge_cache::tags::{CACHE_TAG, SURROGATE_KEY, Tags};
 use verge_cache::vary::{self, Selection, Vary};
-use verge_cache::{Now, Request, compress as compression, conditional as conditions};
+use verge_cache::{Now, Request, compress as compression, conditional as conditions, disk};
 use verge_config::site::{CachePolicy, Coding, CompressRule, KeyRule, QueryKey};
 
 /// A function that is fed, and whole inputs to start from.
 pub type Target = (&'static str, fn(&[u8]), &'static [&'static [u8]]);
+
+/// A record as a file has it: one tag, one block.
+const RECORD: &[u8] =
+    b"\x04shop\xc8\x01\x11HTTP/1.1 200 OK\r\n\0\x3c\0\0\0\0\0\0\0\0\x01\x01a\0\0\0\x01\x07";
 
 /// All of them.
 pub const ALL: &[Target] = &[
@@ -69,6 +73,7 @@ pub const ALL: &[Target] = &[
         &[b"br;q=0.9, gzip\ntext/html; charset=utf-8\n\"tag\"\nAccept-Language, *\nno-transform"],
     ),
     ("reference", reference, &[b"../a/./b?c#d", b"https://shop.example:443/x/..", b"//h/..;/%2e"]),
+    ("record", record, &[RECORD]),
 ];
 
 /// The lines of an input: each a field's value.
@@ -277,5 +282,20 @@ pub fn reference(data: &[u8]) {
     if let Some(target) = verge_cache::reference::resolve(&text, &request) {
         assert!(target.path.starts_with('/'));
         assert!(!target.path.contains("/../") && !target.path.contains("/./"));
+    }
+}
+
+/// What lies behind the content of a file on disk.
+pub fn record(data: &[u8]) {
+    assert!(!disk::record::is_end(data, data.len() as u64) || data.len() > 40);
+    let written = disk::record::written_again(data);
+    assert!(data != RECORD || written.is_some(), "the seed is a record");
+    let Some((end, size)) = written else { return };
+    assert!(disk::record::is_end(&end, size), "what is written is read");
+    assert!(!disk::record::is_end(&end, size + 1), "and is of one size only");
+    for at in [0, end.len() / 2, end.len() - 1] {
+        let mut damaged = end.clone();
+        damaged[at] ^= 1;
+        assert!(!disk::record::is_end(&damaged, size), "every byte is under a checksum");
     }
 }

@@ -105,6 +105,28 @@ pub(crate) fn seal(record: &Record<'_>, content: u64) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// Whether bytes are the end of a file of `size` bytes that this room wrote; what fuzzing feeds.
+#[must_use]
+pub fn is_end(end: &[u8], size: u64) -> bool {
+    let opened = Trailer::parse(end, size).and_then(|trailer| {
+        let start = end.len().checked_sub(TRAILER_BYTES + trailer.record as usize)?;
+        trailer.open(end.get(start..end.len() - TRAILER_BYTES)?).map(|_| ())
+    });
+    opened.is_some()
+}
+
+/// Reads bytes as a record without its checksum, makes of it all that a restart does, and writes it as the
+/// end of a file, whose size is the second value; what fuzzing feeds, which never finds a checksum.
+#[must_use]
+pub fn written_again(bytes: &[u8]) -> Option<(Vec<u8>, u64)> {
+    let record: Record<'_> = postcard::from_bytes(bytes).ok()?;
+    let _ = (record.freshness.resume(1, 1), record.epoch(), record.tags());
+    let content = (record.sums.len() as u64).checked_mul(BLOCK_BYTES)?;
+    let end = seal(&record, content)?;
+    let size = content.checked_add(end.len() as u64)?;
+    Some((end, size))
+}
+
 // === impl Trailer ===
 
 impl Trailer {

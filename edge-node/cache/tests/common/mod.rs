@@ -90,6 +90,7 @@ pub fn reply(status: u16, fields: &[(&str, &str)], body: impl Into<Bytes>) -> Re
         map.insert("content-length", body.len().into());
     }
     Ok(SourceResponse {
+        delimited: true,
         status: StatusCode::from_u16(status).unwrap(),
         headers: map,
         body: Full::new(body).map_err(|never| match never {}).boxed_unsync(),
