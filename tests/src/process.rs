@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -119,6 +120,20 @@ impl Process {
     pub fn forget_peak(&self) {
         // 5: reset the peak resident set size (proc_pid_clear_refs(5)).
         fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+    }
+
+    /// Bytes of the files in memory that it holds open: no part of what is resident.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn memory_files(&self) -> u64 {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        let paths = open.map(|entry| entry.unwrap().path());
+        let in_memory = paths.filter(|path| {
+            fs::read_link(path).is_ok_and(|name| name.to_string_lossy().starts_with("/memfd:"))
+        });
+        in_memory.filter_map(|path| fs::metadata(path).ok()).map(|about| about.blocks() * 512).sum()
     }
 
     fn memory(&self, name: &str) -> usize {

@@ -40,7 +40,7 @@ async fn growth(what: &str, edge: &Edge, bytes: u64, work: impl Future<Output = 
     edge.process.forget_peak();
     let started = Instant::now();
     work.await;
-    let grown = edge.process.peak().saturating_sub(before) as u64;
+    let grown = edge.process.peak().saturating_sub(before) as u64 + edge.process.memory_files();
     let seconds = started.elapsed().as_secs_f64();
     let rate = bytes as f64 / seconds / MIB as f64;
     eprintln!("{what}: {bytes} bytes, {seconds:.1} s, {rate:.0} MiB/s, grown by {grown} bytes");
