@@ -58,4 +58,5 @@ groups! {
     methods: requests::methods;
     unsafe_methods: invalidation::unsafe_methods;
     cache_status_members: cache_status::members;
+    cache_status_of_own_answers: cache_status::own_answers;
 }

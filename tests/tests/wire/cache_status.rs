@@ -102,7 +102,10 @@ pub(crate) async fn members(lab: &Lab) {
     let reply = lab.ask("GET", "/cs-304", &[("If-None-Match", "\"1\"")]).await;
     lab.same("cs-304", reply.status, 304, &reply);
     lab.check("cs-304", has(&reply, "hit", ""), format!("{reply:?}"));
+}
 
+/// What the edge answers itself.
+pub(crate) async fn own_answers(lab: &Lab) {
     // only-if-cached, and nothing there: nobody was asked.
     let reply = lab.ask("GET", "/cs-only", &[("Cache-Control", "only-if-cached")]).await;
     lab.same("cs-only-if-cached", reply.status, 504, &reply);
