@@ -6,7 +6,6 @@ use rustix::fs::MemfdFlags;
 use rustix::process::{Resource, getrlimit};
 use std::fs::File;
 use std::io::{ErrorKind, Result};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,12 +101,6 @@ impl Drop for OpenFile {
         if self.in_memory {
             IN_MEMORY.fetch_sub(1, Ordering::Relaxed);
         }
-    }
-}
-
-impl AsFd for OpenFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 }
 

@@ -3,7 +3,8 @@
 
 use super::exchange::Upload;
 use super::{OriginError, OriginSettings, address};
-use crate::body::Body;
+use crate::body::{Body, BoxError};
+use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -240,16 +241,28 @@ fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     mixed
 }
 
-async fn speak_http1<T>(target: &Target, stream: T) -> Result<Sender, OriginError>
+/// HTTP/1.1 within our limits; nothing moves until the connection is polled.
+async fn shake_hands<T, B>(
+    target: &Target,
+    stream: T,
+) -> Result<(http1::SendRequest<B>, http1::Connection<TokioIo<T>, B>), OriginError>
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error = BoxError> + 'static,
 {
-    let (sender, connection) = http1::Builder::new()
+    http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_FIELDS)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| failed_handshake(target, &error))?;
+        .map_err(|error| failed_handshake(target, &error))
+}
+
+async fn speak_http1<T>(target: &Target, stream: T) -> Result<Sender, OriginError>
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = shake_hands(target, stream).await?;
     // The task ends when the sender and the last response are gone, or the origin closes.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -266,12 +279,7 @@ async fn speak_upgradeable<T>(
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_FIELDS)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| failed_handshake(target, &error))?;
+    let (sender, connection) = shake_hands(target, stream).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "origin connection ended");
