@@ -98,6 +98,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// A first touch of a huge page waits while the kernel clears 2 MiB (5 ms where the machine is itself a
+/// guest), and everybody whose request is on that core waits too; so memory comes in small pages.
+fn take_small_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!(%error, "memory comes in huge pages: a miss may wait for one to be cleared");
+    }
+}
+
 /// Every connection is a file: takes as many as the system lets this process have.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -117,6 +125,7 @@ fn start(flags: Flags) -> Result<()> {
     let access = flags.access_log || config.access_log;
     let _logs = init_logging(&LogOptions { format, filter: None, access })?;
     raise_file_limit();
+    take_small_pages();
     let options = Options::of_this_program(flags.port_file, flags.check)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = config.threads {

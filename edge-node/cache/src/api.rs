@@ -102,6 +102,8 @@ pub struct FilePart {
 pub enum HitContent {
     /// None.
     Empty,
+    /// All of it, in memory, in one piece with the stored header section.
+    Inline,
     /// All of it, in memory.
     Whole(Bytes),
     /// All of it, in a file.
@@ -135,24 +137,4 @@ pub enum Outcome {
     Collapsed,
     /// Not for the cache: method, policy, a directive, hit-for-miss.
     Bypass,
-}
-
-// === impl HitContent ===
-
-impl HitContent {
-    /// Its length in bytes.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        match self {
-            HitContent::Empty => 0,
-            HitContent::Whole(bytes) => bytes.len() as u64,
-            HitContent::File(part) => part.len,
-        }
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }

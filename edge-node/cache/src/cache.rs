@@ -4,6 +4,7 @@
 use crate::api::{Body, HitContent, Outcome, Request, Response};
 use crate::cache_status::CacheStatus;
 use crate::clock::Clock;
+use crate::content::Content;
 use crate::disk::{Disk, DiskError, DiskSettings, PurgeLog};
 use crate::flights::Flights;
 use crate::freshness::NotStored;
@@ -15,6 +16,7 @@ use crate::stats::{Counters, Stats};
 use crate::store::Store;
 use crate::tier::Held;
 use ahash::{AHashMap, RandomState};
+use bytes::Bytes;
 use http::{Method, header};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
@@ -125,6 +127,42 @@ impl Default for Settings {
 // === impl Hit ===
 
 impl Hit {
+    /// The content's length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match &self.content {
+            HitContent::File(part) => part.len,
+            _ => self.in_memory().len() as u64,
+        }
+    }
+
+    /// Whether there is no content to be sent.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The content, where it is in memory.
+    #[must_use]
+    pub fn in_memory(&self) -> &[u8] {
+        match &self.content {
+            HitContent::Empty | HitContent::File(_) => &[],
+            HitContent::Inline => self.object.inline_content(),
+            HitContent::Whole(bytes) => bytes,
+        }
+    }
+
+    /// The same, to be kept beyond the hit; `None` where it is not in memory.
+    #[must_use]
+    pub fn bytes(&self) -> Option<Bytes> {
+        match &self.content {
+            HitContent::Empty => Some(Bytes::new()),
+            HitContent::Inline => self.object.body(),
+            HitContent::Whole(bytes) => Some(bytes.clone()),
+            HitContent::File(_) => None,
+        }
+    }
+
     /// The whole response, for a GET or a HEAD.
     #[must_use]
     pub fn into_response(self, method: &Method) -> Response {
@@ -134,6 +172,7 @@ impl Hit {
         let body = match self.content {
             _ if *method == Method::HEAD => Body::Empty,
             HitContent::Empty => Body::Empty,
+            HitContent::Inline => self.object.body().map_or(Body::Empty, Body::Whole),
             HitContent::Whole(bytes) => Body::Whole(bytes),
             HitContent::File(file) => Body::File(file),
         };
@@ -214,14 +253,14 @@ impl Cache {
         {
             return None;
         }
-        let content = if *request.method == Method::HEAD || object.is_empty() {
-            HitContent::Empty
-        } else {
-            match self.inner.store.ready(object)? {
+        let content = match &object.content {
+            _ if *request.method == Method::HEAD || object.is_empty() => HitContent::Empty,
+            Content::Inline => HitContent::Inline,
+            _ => match self.inner.store.ready(object)? {
                 Held::Bytes(bytes) => HitContent::Whole(bytes),
                 Held::File(file) => HitContent::File(file),
                 Held::Blocks { .. } => return None,
-            }
+            },
         };
         self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
         let freshness = &object.freshness;

@@ -283,8 +283,16 @@ impl StoredObject {
     /// `HTTP/1.1 200 OK` and the fields for visitors, each line with its CRLF, without the empty line
     /// at the end: `Age`, `Cache-Status` and whatever else differs between answers goes behind it.
     #[must_use]
-    pub fn head1(&self) -> Bytes {
-        self.block.slice(..self.head_end())
+    pub fn head1(&self) -> &[u8] {
+        self.sections().0
+    }
+
+    /// The content, where it lies behind the header section.
+    pub(crate) fn inline_content(&self) -> &[u8] {
+        match &self.content {
+            Content::Inline => self.block.get(self.hidden_end()..).unwrap_or_default(),
+            _ => &[],
+        }
     }
 
     /// How fresh it is.

@@ -12,6 +12,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -29,17 +30,21 @@ const MAX_SHARDS: usize = 64;
 /// The most parts of one representation that an entry keeps.
 const MAX_PARTS: usize = 16;
 
-/// Every variant under one primary key, newest first. Immutable: a change makes a new entry.
+/// Every variant under one primary key, newest first. Immutable: a change makes a new entry. What a hit
+/// looks at lies in it, rather than behind a reference: with a million objects every reference that is
+/// followed is a wait for memory.
 #[derive(Debug)]
 pub(crate) struct Entry {
     /// The key, to be compared with what is looked for.
-    pub(crate) key: Arc<Key>,
+    pub(crate) key: Key,
     /// The site.
     pub(crate) site: Arc<SiteState>,
     /// The variants.
-    pub(crate) variants: Box<[Arc<StoredObject>]>,
+    pub(crate) variants: Variants,
     gone: AtomicBool,
 }
+
+type Variants = SmallVec<[Arc<StoredObject>; 1]>;
 
 /// An entry's bytes.
 #[derive(Clone)]
@@ -76,8 +81,9 @@ pub(crate) enum Inserted {
 // === impl Entry ===
 
 impl Entry {
-    fn new(key: Arc<Key>, site: Arc<SiteState>, variants: Vec<Arc<StoredObject>>) -> Entry {
-        Entry { key, site, variants: variants.into(), gone: AtomicBool::new(false) }
+    fn new(key: Key, site: Arc<SiteState>, mut variants: Variants) -> Entry {
+        variants.shrink_to_fit();
+        Entry { key, site, variants, gone: AtomicBool::new(false) }
     }
 
     /// The newest whole variant that a request selects.
@@ -203,7 +209,7 @@ impl Store {
     pub(crate) fn insert(
         &self,
         hash: u64,
-        key: &Arc<Key>,
+        key: &Key,
         site: &Arc<SiteState>,
         object: &Arc<StoredObject>,
     ) -> Inserted {
@@ -212,9 +218,9 @@ impl Store {
             return Inserted::Purged;
         }
         let present = self.entries.peek(&hash);
-        let mut variants = vec![Arc::clone(object)];
+        let mut variants = Variants::from_buf([Arc::clone(object)]);
         if let Some(entry) = &present {
-            if *entry.key != **key {
+            if entry.key != *key {
                 return Inserted::Collision;
             }
             for other in &entry.variants {
@@ -226,7 +232,7 @@ impl Store {
             }
         }
         self.limit(&mut variants);
-        self.put(hash, Entry::new(Arc::clone(key), Arc::clone(site), variants), present);
+        self.put(hash, Entry::new(key.clone(), Arc::clone(site), variants), present);
         Inserted::Stored
     }
 
@@ -248,7 +254,7 @@ impl Store {
         }
     }
 
-    fn limit(&self, variants: &mut Vec<Arc<StoredObject>>) {
+    fn limit(&self, variants: &mut Variants) {
         let (mut whole, mut parts) = (0, 0);
         variants.retain(|object| {
             let (count, most) = match object.span {
@@ -268,14 +274,14 @@ impl Store {
     ) -> usize {
         let _alone = self.lock(hash).lock();
         let Some(entry) = self.entries.peek(&hash) else { return 0 };
-        let variants: Vec<_> =
+        let variants: Variants =
             entry.variants.iter().filter(|object| wanted(&entry, object)).cloned().collect();
         let gone = entry.variants.len() - variants.len();
         if gone > 0 && variants.is_empty() {
             self.entries.remove(&hash);
             entry.removed(self.disk.as_deref());
         } else if gone > 0 {
-            let (key, site) = (Arc::clone(&entry.key), Arc::clone(&entry.site));
+            let (key, site) = (entry.key.clone(), Arc::clone(&entry.site));
             self.put(hash, Entry::new(key, site, variants), Some(entry));
         }
         gone

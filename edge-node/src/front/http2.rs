@@ -223,17 +223,17 @@ impl Stream {
         if let Ok(value) = HeaderValue::from_bytes(&hit.cache_status()) {
             headers.append("cache-status", value);
         }
-        let length = if is_head { 0 } else { stored.content.len() };
+        let length = if is_head { 0 } else { stored.len() };
         let response = send::response(stored.object.status(), headers);
         let mut sender = self.respond.send_response(response, length == 0)?;
         if length == 0 {
             hit.done(0, true);
             return Ok(Rest::Nothing);
         }
-        if let HitContent::Whole(bytes) = &hit.hit().content {
+        if let Some(bytes) = hit.hit().bytes() {
             sender.reserve_capacity(bytes.len());
             if sender.capacity() >= bytes.len() {
-                sender.send_data(bytes.clone(), true)?;
+                sender.send_data(bytes, true)?;
                 hit.done(length, true);
                 return Ok(Rest::Nothing);
             }
@@ -256,14 +256,13 @@ impl Stream {
             }
             Rest::Content(mut sender, hit) => {
                 let stall = self.shared.context.limits.stall;
-                let (count, whole) = match hit.content() {
-                    HitContent::Empty => (0, true),
-                    HitContent::Whole(bytes) => {
-                        let count = bytes.len() as u64;
-                        send::send_data(&mut sender, bytes, true, stall).await?;
-                        (count, true)
-                    }
-                    HitContent::File(part) => send::send_file(&mut sender, part, stall).await?,
+                let (count, whole) = if let HitContent::File(part) = &hit.hit().content {
+                    send::send_file(&mut sender, part.clone(), stall).await?
+                } else {
+                    let bytes = hit.hit().bytes().unwrap_or_default();
+                    let count = bytes.len() as u64;
+                    send::send_data(&mut sender, bytes, true, stall).await?;
+                    (count, true)
                 };
                 hit.done(count, whole);
                 Ok(())

@@ -5,11 +5,11 @@ use super::{Edge, Record, VERGE_DEBUG};
 use crate::admit;
 use crate::listen::Connection;
 use crate::routing;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use std::sync::Arc;
-use verge_cache::{Hit, HitContent, Outcome};
+use verge_cache::{Hit, Outcome};
 use verge_config::site::{CachePolicy, CachePosition, Target};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
@@ -80,20 +80,14 @@ fn cached_first<'r>(target: &Target, policy: &'r Arc<CachePolicy>) -> Option<&'r
 impl FastHit {
     /// The status line and the stored fields, as HTTP/1.1 has them, without the empty line.
     #[must_use]
-    pub fn head(&self) -> Bytes {
-        self.hit.object.head1().clone()
+    pub fn head(&self) -> &[u8] {
+        self.hit.object.head1()
     }
 
-    /// The stored response and its age, for protocols other than HTTP/1.1.
+    /// The stored response, its content and its age.
     #[must_use]
     pub fn hit(&self) -> &Hit {
         &self.hit
-    }
-
-    /// The content.
-    #[must_use]
-    pub fn content(&self) -> HitContent {
-        self.hit.content.clone()
     }
 
     /// Writes the fields that change from hit to hit: `Age` and `Cache-Status`.

@@ -11,7 +11,7 @@ use crate::body::file::{FilePart, PIECE, Pieces};
 use crate::listen::Io;
 use crate::respond;
 use crate::serve::{Content, FastHit, Reply};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use std::future::poll_fn;
@@ -51,19 +51,16 @@ impl Http1 {
         self.fields.extend_from_slice(write::connection(asked));
         self.fields.extend_from_slice(b"\r\n");
         let fields = self.fields.split().freeze();
-        let head = hit.head();
-        let (count, sent) = match hit.content() {
-            HitContent::Whole(content) if !asked.head => {
-                let length = content.len() as u64;
-                self.write_parts([head, fields, content], &mut None).await?;
-                (length, Sent::Whole)
-            }
+        // What lies in memory is written from where it lies.
+        let (count, sent) = match &hit.hit().content {
             HitContent::File(part) if !asked.head => {
-                self.write_file([head, fields], part, &mut None).await?
+                let head = Bytes::copy_from_slice(hit.head());
+                self.write_file([head, fields], part.clone(), &mut None).await?
             }
             _ => {
-                self.write_parts([head, fields], &mut None).await?;
-                (0, Sent::Whole)
+                let content = if asked.head { &[] } else { hit.hit().in_memory() };
+                self.write_parts([hit.head(), &fields, content], &mut None).await?;
+                (content.len() as u64, Sent::Whole)
             }
         };
         let whole = sent == Sent::Whole;
@@ -247,9 +244,9 @@ impl Http1 {
         .await
     }
 
-    pub(super) async fn write_parts<const N: usize>(
+    pub(super) async fn write_parts<const N: usize, B: Buf>(
         &mut self,
-        mut parts: [Bytes; N],
+        mut parts: [B; N],
         pump: &mut Option<Pump>,
     ) -> Result<()> {
         let stall = self.context.limits.stall;

@@ -3,7 +3,7 @@
 
 use crate::front::deadline::Deadline;
 use crate::listen::Io;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -24,17 +24,17 @@ pub(super) fn poll_fill(
     poll_read_buf(Pin::new(io), cx, buffer)
 }
 
-/// Writes all of `parts`, taking away what is written; late when the visitor takes nothing for the time
+/// Writes all of `parts`, each of one piece, taking away what is written; late when the visitor takes nothing for the time
 /// that `clock` was set to before the call.
-pub(super) fn poll_write_parts<const N: usize>(
+pub(super) fn poll_write_parts<const N: usize, B: Buf>(
     io: &mut Io,
-    parts: &mut [Bytes; N],
+    parts: &mut [B; N],
     clock: &mut Deadline,
     stall: Duration,
     cx: &mut Context<'_>,
 ) -> Poll<Result<()>> {
     loop {
-        let slices = parts.each_ref().map(|part| IoSlice::new(part));
+        let slices = parts.each_ref().map(|part| IoSlice::new(part.chunk()));
         let left = slices.iter().position(|slice| !slice.is_empty());
         let Some(slices) = left.and_then(|first| slices.get(first..)) else {
             return Poll::Ready(Ok(()));
@@ -62,9 +62,9 @@ pub(super) fn poll_flush(io: &mut Io, cx: &mut Context<'_>) -> Poll<Result<()>> 
     }
 }
 
-fn advance<const N: usize>(parts: &mut [Bytes; N], mut written: usize) {
+fn advance<const N: usize>(parts: &mut [impl Buf; N], mut written: usize) {
     for part in parts {
-        let count = part.len().min(written);
+        let count = part.remaining().min(written);
         part.advance(count);
         written -= count;
     }
