@@ -4,6 +4,7 @@
 use crate::api::Request;
 use crate::key_parts;
 use ahash::RandomState;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use verge_config::site::KeyRule;
 
 /// Parts the query from the extras in a kept key; neither has it inside: a query is of one line, and
 /// extras are escaped.
-const EXTRAS_MARK: char = '\n';
+const EXTRAS_MARK: u8 = b'\n';
 const HAS_QUERY: u8 = 1;
 const HAS_EXTRAS: u8 = 2;
 
@@ -35,12 +36,15 @@ pub struct KeyRef<'a> {
     pub rule: &'a Arc<KeyRule>,
 }
 
+/// UTF-8. Most keys are short, and lie in the key itself: comparing one follows no reference.
+type Text = SmallVec<[u8; 48]>;
+
 /// A key that is kept: one buffer for all its parts.
 #[derive(Clone)]
 pub struct Key {
     site: Arc<str>,
     /// Scheme, host, path and query behind each other, then [`EXTRAS_MARK`] and the extras.
-    text: Box<str>,
+    text: Text,
     rule: Arc<KeyRule>,
     path_len: u32,
     host_len: u16,
@@ -94,11 +98,11 @@ impl<'a> KeyRef<'a> {
             .map(|part| part.len())
             .sum::<usize>()
             + usize::from(extras.is_some());
-        let mut text = String::with_capacity(length);
-        text.push_str(self.scheme);
-        text.push_str(self.host);
-        text.push_str(self.path);
-        text.push_str(query.unwrap_or(""));
+        let mut text = Text::with_capacity(length);
+        text.extend_from_slice(self.scheme.as_bytes());
+        text.extend_from_slice(self.host.as_bytes());
+        text.extend_from_slice(self.path.as_bytes());
+        text.extend_from_slice(query.unwrap_or("").as_bytes());
         let mut flags = 0;
         if query.is_some() {
             flags |= HAS_QUERY;
@@ -106,13 +110,13 @@ impl<'a> KeyRef<'a> {
         if let Some(extras) = extras {
             flags |= HAS_EXTRAS;
             text.push(EXTRAS_MARK);
-            text.push_str(extras);
+            text.extend_from_slice(extras.as_bytes());
         }
         // A part longer than any that is admitted is cut short by its length here; the key then equals
         // no request's, since comparing looks at the whole part.
         Key {
             site: Arc::clone(self.site),
-            text: text.into_boxed_str(),
+            text,
             rule: Arc::clone(self.rule),
             path_len: u32::try_from(self.path.len()).unwrap_or(u32::MAX),
             host_len: u16::try_from(self.host.len()).unwrap_or(u16::MAX),
@@ -134,31 +138,31 @@ impl Key {
     /// The scheme.
     #[must_use]
     pub fn scheme(&self) -> &str {
-        self.part(0, self.host_at())
+        text(self.part(0, self.host_at()))
     }
 
     /// The normalised host.
     #[must_use]
     pub fn host(&self) -> &str {
-        self.part(self.host_at(), self.path_at())
+        text(self.part(self.host_at(), self.path_at()))
     }
 
     /// The raw path.
     #[must_use]
     pub fn path(&self) -> &str {
-        self.part(self.path_at(), self.query_at())
+        text(self.part(self.path_at(), self.query_at()))
     }
 
     /// The query as it counts.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
-        (self.flags & HAS_QUERY != 0).then(|| self.tail().0)
+        (self.flags & HAS_QUERY != 0).then(|| text(self.tail().0))
     }
 
     /// The fields and cookies that count, where any do.
     #[must_use]
     pub fn extras(&self) -> Option<&str> {
-        self.tail().1
+        self.tail().1.map(text)
     }
 
     /// The rule that it was made under: purges by URL are compared under it.
@@ -193,31 +197,33 @@ impl Key {
         let (query, extras) = self.tail();
         let query = (self.flags & HAS_QUERY != 0).then_some(query);
         self.rule.kind() == other.rule.kind()
-            && self.path() == other.path
-            && query == other.query.as_deref()
-            && self.host() == other.host
-            && self.scheme() == other.scheme
-            && extras == other.extras.as_deref()
+            && self.part(self.path_at(), self.query_at()) == other.path.as_bytes()
+            && query == other.query.as_deref().map(str::as_bytes)
+            && self.part(self.host_at(), self.path_at()) == other.host.as_bytes()
+            && self.part(0, self.host_at()) == other.scheme.as_bytes()
+            && extras == other.extras.as_deref().map(str::as_bytes)
             && (Arc::ptr_eq(&self.site, other.site) || self.site == *other.site)
     }
 
     /// Bytes that it takes besides its struct and what it shares with others.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.text.len()
+        if self.text.spilled() { self.text.len() } else { 0 }
     }
 
     /// Query and extras.
-    fn tail(&self) -> (&str, Option<&str>) {
+    fn tail(&self) -> (&[u8], Option<&[u8]>) {
         let tail = self.part(self.query_at(), self.text.len());
         if self.flags & HAS_EXTRAS == 0 {
             return (tail, None);
         }
-        tail.rsplit_once(EXTRAS_MARK).map_or((tail, None), |(query, extras)| (query, Some(extras)))
+        let Some(mark) = memchr::memrchr(EXTRAS_MARK, tail) else { return (tail, None) };
+        let (query, extras) = tail.split_at(mark);
+        (query, extras.get(1..))
     }
 
-    fn part(&self, from: usize, to: usize) -> &str {
-        self.text.get(from..to).unwrap_or("")
+    fn part(&self, from: usize, to: usize) -> &[u8] {
+        self.text.get(from..to).unwrap_or_default()
     }
 
     fn host_at(&self) -> usize {
@@ -231,6 +237,11 @@ impl Key {
     fn query_at(&self) -> usize {
         self.path_at().saturating_add(usize::try_from(self.path_len).unwrap_or(usize::MAX))
     }
+}
+
+/// A part of a key, made of strings in [`KeyRef::keep`].
+fn text(part: &[u8]) -> &str {
+    std::str::from_utf8(part).unwrap_or_default()
 }
 
 impl PartialEq for Key {
