@@ -217,8 +217,7 @@ impl Cache {
             None => MAX_IN_MEMORY.min(settings.ram_bytes / 8),
         };
         let max_object = settings.max_object_bytes.unwrap_or(share);
-        let store =
-            Store::new(settings.ram_bytes, tier, settings.max_variants, max_object, hasher.clone());
+        let store = Store::new(settings.ram_bytes, tier, settings.max_variants, max_object);
         let marks =
             moka::sync::Cache::builder().max_capacity(MAX_MARKS).build_with_hasher(hasher.clone());
         Cache {
@@ -248,15 +247,13 @@ impl Cache {
         let entry = self.inner.store.get(key.hash(&self.inner.hasher), &key)?;
         let object = entry.select(request.headers)?;
         let mono = self.inner.settings.clock.mono();
-        if !object.freshness.is_fresh(mono)
-            || entry.site.verdict(&entry.key, object) != Verdict::Alive
-        {
+        if !object.freshness.is_fresh(mono) || object.verdict() != Verdict::Alive {
             return None;
         }
         let content = match &object.content {
             _ if *request.method == Method::HEAD || object.is_empty() => HitContent::Empty,
             Content::Inline => HitContent::Inline,
-            _ => match self.inner.store.ready(object)? {
+            _ => match self.inner.store.ready(&object)? {
                 Held::Bytes(bytes) => HitContent::Whole(bytes),
                 Held::File(file) => HitContent::File(file),
                 Held::Blocks { .. } => return None,
@@ -265,7 +262,7 @@ impl Cache {
         self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
         let freshness = &object.freshness;
         let (age, ttl) = (freshness.age(mono), freshness.ttl(mono));
-        Some(Hit { object: Arc::clone(object), content, age, ttl })
+        Some(Hit { object, content, age, ttl })
     }
 
     /// Figures of now.
@@ -326,7 +323,7 @@ fn is_plain(request: &Request<'_>) -> bool {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Entries know their site, and their site knows them.
+        // Objects know their site, and their site knows them.
         for (_, site) in self.all_sites() {
             site.catalogue.clear();
         }

@@ -1,7 +1,7 @@
 //! What of one site is stored, by URL, by tag and by epoch: so that a purge finds what it is for without
 //! looking at the rest. Purges are right without it; it counts them and makes room after them.
 
-use crate::store::Entry;
+use crate::object::StoredObject;
 use ahash::{AHashMap, AHashSet};
 use parking_lot::Mutex;
 use std::borrow::Borrow;
@@ -9,9 +9,10 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use verge_config::purge::{Selector, UrlParts, normalise_host};
 
-/// The entries of a site.
+/// The objects of a site.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     inner: Mutex<Inner>,
@@ -21,15 +22,15 @@ pub(crate) struct Catalogue {
 struct Inner {
     urls: BTreeSet<Listed>,
     tags: AHashMap<Box<str>, AHashSet<Listed>>,
-    /// Entries by host.
+    /// How many objects each host has.
     hosts: BTreeMap<Box<str>, usize>,
     /// Objects by the count of purges that they were fetched after.
     epochs: BTreeMap<u64, usize>,
 }
 
-/// An entry, in the order of its URL; two of one URL are told apart by where they lie in memory.
+/// An object, in the order of its URL; two of one URL are told apart by where they lie in memory.
 #[derive(Debug, Clone)]
-struct Listed(Arc<Entry>);
+struct Listed(Arc<StoredObject>);
 
 /// A place in that order.
 trait Place {
@@ -107,66 +108,66 @@ impl std::hash::Hash for Listed {
 // === impl Catalogue ===
 
 impl Catalogue {
-    /// An entry came into the store.
-    pub(crate) fn add(&self, entry: &Arc<Entry>) {
+    /// An entry with the object came into the store.
+    pub(crate) fn add(&self, object: &Arc<StoredObject>) {
         let mut inner = self.inner.lock();
-        let listed = Listed(Arc::clone(entry));
-        match inner.hosts.get_mut(entry.key.host()) {
+        if object.holders.fetch_add(1, Relaxed) > 0 {
+            return;
+        }
+        let listed = Listed(Arc::clone(object));
+        match inner.hosts.get_mut(object.key.host()) {
             Some(count) => *count += 1,
             None => {
-                inner.hosts.insert(entry.key.host().into(), 1);
+                inner.hosts.insert(object.key.host().into(), 1);
             }
         }
-        for object in &entry.variants {
-            *inner.epochs.entry(object.epoch.applied).or_insert(0) += 1;
-            for tag in &object.tags {
-                match inner.tags.get_mut(tag) {
-                    Some(entries) => {
-                        entries.insert(listed.clone());
-                    }
-                    None => {
-                        inner.tags.insert(tag.clone(), AHashSet::from_iter([listed.clone()]));
-                    }
+        *inner.epochs.entry(object.epoch.applied).or_insert(0) += 1;
+        for tag in &object.tags {
+            match inner.tags.get_mut(tag) {
+                Some(objects) => {
+                    objects.insert(listed.clone());
+                }
+                None => {
+                    inner.tags.insert(tag.clone(), AHashSet::from_iter([listed.clone()]));
                 }
             }
         }
         inner.urls.insert(listed);
     }
 
-    /// An entry has left the store.
-    pub(crate) fn remove(&self, entry: &Arc<Entry>) {
+    /// An entry with the object has left the store.
+    pub(crate) fn remove(&self, object: &Arc<StoredObject>) {
         let mut inner = self.inner.lock();
-        let listed = Listed(Arc::clone(entry));
-        if !inner.urls.remove(&listed) {
+        if object.holders.fetch_sub(1, Relaxed) > 1 {
             return;
         }
-        if let Some(count) = inner.hosts.get_mut(entry.key.host()) {
+        let listed = Listed(Arc::clone(object));
+        inner.urls.remove(&listed);
+        if let Some(count) = inner.hosts.get_mut(object.key.host()) {
             *count -= 1;
             if *count == 0 {
-                inner.hosts.remove(entry.key.host());
+                inner.hosts.remove(object.key.host());
             }
         }
-        for object in &entry.variants {
-            if let Some(count) = inner.epochs.get_mut(&object.epoch.applied) {
-                *count -= 1;
-                if *count == 0 {
-                    inner.epochs.remove(&object.epoch.applied);
-                }
+        if let Some(count) = inner.epochs.get_mut(&object.epoch.applied) {
+            *count -= 1;
+            if *count == 0 {
+                inner.epochs.remove(&object.epoch.applied);
             }
-            for tag in &object.tags {
-                if let Some(entries) = inner.tags.get_mut(tag) {
-                    entries.remove(&listed);
-                    if entries.is_empty() {
-                        inner.tags.remove(tag);
-                    }
+        }
+        for tag in &object.tags {
+            if let Some(objects) = inner.tags.get_mut(tag) {
+                objects.remove(&listed);
+                if objects.is_empty() {
+                    inner.tags.remove(tag);
                 }
             }
         }
     }
 
-    /// The entries among which everything is that the selectors are for; some that they are not for may
+    /// The objects among which everything is that the selectors are for; some that they are not for may
     /// be among them, none twice.
-    pub(crate) fn candidates(&self, selectors: &[Selector]) -> Vec<Arc<Entry>> {
+    pub(crate) fn candidates(&self, selectors: &[Selector]) -> Vec<Arc<StoredObject>> {
         let inner = self.inner.lock();
         let mut found = Vec::new();
         for selector in selectors {
@@ -174,7 +175,7 @@ impl Catalogue {
         }
         if selectors.len() > 1 {
             let mut seen = AHashSet::with_capacity(found.len());
-            found.retain(|entry| seen.insert(Arc::as_ptr(entry).addr()));
+            found.retain(|object| seen.insert(Arc::as_ptr(object).addr()));
         }
         found
     }
@@ -184,7 +185,7 @@ impl Catalogue {
         self.inner.lock().epochs.keys().next().copied()
     }
 
-    /// Lets go of everything: entries know their site, and their site must not keep them for ever.
+    /// Lets go of everything: objects know their site, and their site must not keep them for ever.
     pub(crate) fn clear(&self) {
         let inner = std::mem::take(&mut *self.inner.lock());
         drop(inner);
@@ -192,7 +193,7 @@ impl Catalogue {
 }
 
 impl Inner {
-    fn collect(&self, selector: &Selector, found: &mut Vec<Arc<Entry>>) {
+    fn collect(&self, selector: &Selector, found: &mut Vec<Arc<StoredObject>>) {
         match selector {
             Selector::Everything(_) => found.extend(self.urls.iter().map(|l| Arc::clone(&l.0))),
             Selector::Host(host) => self.below(&normalise_host(host), "", found),
@@ -223,21 +224,25 @@ impl Inner {
         }
     }
 
-    fn from<'s>(&'s self, host: &'s str, path: &'s str) -> impl Iterator<Item = &'s Arc<Entry>> {
+    fn from<'s>(
+        &'s self,
+        host: &'s str,
+        path: &'s str,
+    ) -> impl Iterator<Item = &'s Arc<StoredObject>> {
         let at = At(host, path);
         let start: &dyn Place = &at;
         self.urls
             .range::<dyn Place + '_, _>((Bound::Included(start), Bound::Unbounded))
             .map(|listed| &listed.0)
-            .take_while(move |entry| entry.key.host() == host)
+            .take_while(move |object| object.key.host() == host)
     }
 
-    fn at(&self, host: &str, path: &str, found: &mut Vec<Arc<Entry>>) {
-        found.extend(self.from(host, path).take_while(|e| e.key.path() == path).cloned());
+    fn at(&self, host: &str, path: &str, found: &mut Vec<Arc<StoredObject>>) {
+        found.extend(self.from(host, path).take_while(|object| object.key.path() == path).cloned());
     }
 
-    fn below(&self, host: &str, prefix: &str, found: &mut Vec<Arc<Entry>>) {
-        let within = |entry: &&Arc<Entry>| entry.key.path().starts_with(prefix);
+    fn below(&self, host: &str, prefix: &str, found: &mut Vec<Arc<StoredObject>>) {
+        let within = |object: &&Arc<StoredObject>| object.key.path().starts_with(prefix);
         found.extend(self.from(host, prefix).take_while(within).cloned());
     }
 }

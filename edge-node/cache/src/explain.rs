@@ -79,7 +79,7 @@ impl Cache {
         let hash = key.hash(&self.inner.hasher);
         let directives = RequestDirectives::default();
         let words = key.keep().to_string();
-        let variants = self.inner.store.get(hash, &key).map_or(0, |entry| entry.variants.len());
+        let variants = self.inner.store.get(hash, &key).map_or(0, |entry| entry.variants().count());
         let ask = Ask { request: *request, key, hash, directives };
         let mono = self.inner.settings.clock.mono();
         let (state, object) = match lookup(&self.inner.store, &ask, mono) {

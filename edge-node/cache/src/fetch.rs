@@ -111,7 +111,7 @@ impl Job {
         let mut headers = self.request.clone();
         let conditional = match &self.stale {
             // Asked after the epoch was noted: a purge before it is seen here, a later one afterwards.
-            Some(object) if self.site.verdict(&self.fill.key, object) != Verdict::Dead => {
+            Some(object) if object.verdict() != Verdict::Dead => {
                 add_validators(object, &mut headers)
             }
             _ => false,
@@ -159,7 +159,7 @@ impl Job {
     /// The stored object that may be served in the place of a failure.
     fn stand_in(&self) -> Option<Arc<StoredObject>> {
         let object = self.stale.as_ref()?;
-        let soft = match self.site.verdict(&self.fill.key, object) {
+        let soft = match object.verdict() {
             Verdict::Dead => return None,
             Verdict::Soft { since } => Some(since),
             Verdict::Alive => None,
@@ -186,6 +186,8 @@ impl Job {
         let mut fields = Fields::part(headers, &judgement.excluded, self.policy.browser_ttl);
         fields.personal.clear();
         let parts = Parts {
+            key: stale.key.clone(),
+            site: Arc::clone(&self.site),
             status: stale.status,
             fields,
             freshness: judgement.freshness,
@@ -201,7 +203,7 @@ impl Job {
                 Inserted::Purged => return None,
                 Inserted::Stored => {
                     refreshed = true;
-                    self.inner.rewrite(&self.fill.key, &object);
+                    self.inner.rewrite(&object);
                 }
                 Inserted::Collision | Inserted::Outdated => {}
             },
@@ -212,7 +214,7 @@ impl Job {
                 }
             }
         }
-        (self.site.verdict(&self.fill.key, &object) != Verdict::Dead).then_some((object, refreshed))
+        (object.verdict() != Verdict::Dead).then_some((object, refreshed))
     }
 
     /// Judges fields; `Age` is taken from the message that came now.
@@ -260,7 +262,7 @@ impl Job {
             if self.fill.is_doomed() {
                 return Inserted::Purged;
             }
-            self.inner.store.insert(self.hash, &self.fill.key, &self.site, object)
+            self.inner.store.insert(self.hash, object)
         });
         match inserted {
             Inserted::Stored => self.inner.counters.stored.fetch_add(1, Ordering::Relaxed),
@@ -275,9 +277,7 @@ impl Job {
     /// What is stored is no longer what the source answers.
     fn drop_stale(&self) {
         if let Some(stale) = &self.stale {
-            self.inner
-                .store
-                .retain(self.hash, |_, object| !std::ptr::eq(object, &raw const **stale));
+            self.inner.store.retain(self.hash, |object| !std::ptr::eq(object, &raw const **stale));
         }
     }
 
@@ -329,7 +329,7 @@ impl Job {
                 // It is in the store, where its epoch is counted.
                 self.guard = None;
                 if let Some(object) = stored {
-                    self.inner.write(&self.fill.key, &object).await;
+                    self.inner.write(&object).await;
                 }
             }
             Err(error) => {

@@ -42,14 +42,12 @@ impl Inner {
                 fill.doom();
             }
         });
-        for entry in site.catalogue.candidates(&url) {
-            let hash = entry.key.hash(&self.hasher);
+        for object in site.catalogue.candidates(&url) {
+            let hash = object.key.hash(&self.hasher);
             self.flights.with(hash, |_| {
-                self.store.retain(hash, |entry, object| {
-                    only.verdict(&entry.key, object) == Verdict::Alive
-                });
+                self.store.retain(hash, |object| only.verdict(object) == Verdict::Alive);
             });
-            self.store.remove_files(&entry);
+            self.store.remove_file(&object);
         }
     }
 }

@@ -8,7 +8,6 @@ use crate::content::Content;
 use crate::disk::record::Record;
 use crate::disk::{Disk, DiskError, Filed, Spill};
 use crate::fill::Fill;
-use crate::key::Key;
 use crate::object::{Parts, StoredObject};
 use crate::open_file::OpenFile;
 use bytes::Bytes;
@@ -165,12 +164,7 @@ impl Inner {
     /// Makes an object of content that is all there. Where there is a disk tier, long content has its
     /// file when this returns, and short content is to be written with [`Inner::write`] once the object
     /// is in the store. `None` when it could not be kept anywhere.
-    pub(crate) async fn object(
-        &self,
-        key: &Arc<Key>,
-        parts: Parts,
-        kept: Kept,
-    ) -> Option<Arc<StoredObject>> {
+    pub(crate) async fn object(&self, parts: Parts, kept: Kept) -> Option<Arc<StoredObject>> {
         match (self.store.disk(), kept) {
             (None, Kept::Memory(pieces)) if kept_len(&pieces) > INLINE_BYTES => {
                 let content = in_memory(&pieces);
@@ -187,7 +181,7 @@ impl Inner {
             }
             (Some(disk), Kept::File(mut spill)) => {
                 let object = filed_object(parts, &spill.filed());
-                let writer = Writer::new(self, disk, key, &object);
+                let writer = Writer::new(self, disk, &object);
                 let written =
                     writer.run(move |disk, filed, record| spill.finish(disk, filed, record));
                 written.await.map(|()| object)
@@ -197,22 +191,22 @@ impl Inner {
 
     /// Writes the file of an object that is in the store without one. Where that fails, the object stays
     /// for as long as memory has room for it.
-    pub(crate) async fn write(&self, key: &Arc<Key>, object: &Arc<StoredObject>) {
+    pub(crate) async fn write(&self, object: &Arc<StoredObject>) {
         let (Content::Filed(filed), Some(disk)) = (&object.content, self.store.disk()) else {
             return;
         };
         if !disk.awaits_file(filed) {
             return;
         }
-        let writer = Writer::new(self, disk, key, object);
+        let writer = Writer::new(self, disk, object);
         let written = writer.run(|disk, filed, record| disk.save(filed, record)).await;
         disk.has_file(filed, written.is_some());
     }
 
     /// The file of an object whose record has changed is told so, beside the work.
-    pub(crate) fn rewrite(&self, key: &Arc<Key>, object: &Arc<StoredObject>) {
+    pub(crate) fn rewrite(&self, object: &Arc<StoredObject>) {
         let (Content::Filed(_), Some(disk)) = (&object.content, self.store.disk()) else { return };
-        let writer = Writer::new(self, disk, key, object);
+        let writer = Writer::new(self, disk, object);
         tokio::spawn(writer.run(|disk, filed, record| {
             disk.rewrite(filed, record).inspect_err(|error| disk.fault("write", error))
         }));
@@ -226,20 +220,14 @@ fn filed_object(parts: Parts, filed: &Arc<Filed>) -> Arc<StoredObject> {
 /// What is needed to write an object's record, on a thread that may wait.
 struct Writer {
     disk: Arc<Disk>,
-    key: Arc<Key>,
     object: Arc<StoredObject>,
     now: (u64, u64),
 }
 
 impl Writer {
-    fn new(inner: &Inner, disk: &Arc<Disk>, key: &Arc<Key>, object: &Arc<StoredObject>) -> Writer {
+    fn new(inner: &Inner, disk: &Arc<Disk>, object: &Arc<StoredObject>) -> Writer {
         let now = inner.settings.clock.now();
-        Writer {
-            disk: Arc::clone(disk),
-            key: Arc::clone(key),
-            object: Arc::clone(object),
-            now: (now.mono, now.wall),
-        }
+        Writer { disk: Arc::clone(disk), object: Arc::clone(object), now: (now.mono, now.wall) }
     }
 
     /// Does it; `None` when it failed.
@@ -252,7 +240,7 @@ impl Writer {
         let writing = tokio::task::spawn_blocking(move || {
             let Content::Filed(filed) = &self.object.content else { return Ok(()) };
             let mut key = Vec::new();
-            self.key.encode(&mut key);
+            self.object.key.encode(&mut key);
             let record = Record::of(&key, &self.object, filed.sums(), self.now);
             work(&self.disk, filed, &record)
         });

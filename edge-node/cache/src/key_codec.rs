@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_key_is_small() {
-        assert!(size_of::<Key>() <= 48, "{}", size_of::<Key>());
+        assert!(size_of::<Key>() <= 96, "{}", size_of::<Key>());
     }
 
     #[test]

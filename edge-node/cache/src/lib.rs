@@ -20,6 +20,7 @@ pub mod encoder;
 mod error;
 mod explain;
 mod fetch;
+mod fifo;
 mod fill;
 mod flights;
 pub mod freshness;

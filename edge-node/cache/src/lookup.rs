@@ -54,17 +54,17 @@ pub(crate) fn lookup(store: &Store, ask: &Ask<'_>, mono: u64) -> Lookup {
         return Lookup::Miss { forward: Forward::UriMiss, hint: None };
     };
     let selected = |object: &&Arc<StoredObject>| object.selected_by(ask.request.headers);
-    for object in entry.variants.iter().filter(|o| o.span.is_none()).filter(selected) {
-        match entry.site.verdict(&entry.key, object) {
+    for object in entry.variants().filter(|o| o.span.is_none()).filter(selected) {
+        match object.verdict() {
             Verdict::Dead => {}
             Verdict::Alive => return weigh(object, ask, None, mono),
             Verdict::Soft { since } => return weigh(object, ask, Some(since), mono),
         }
     }
     if ask.request.headers.contains_key(RANGE) {
-        let parts = entry.variants.iter().filter(|object| object.span.is_some()).filter(selected);
+        let parts = entry.variants().filter(|object| object.span.is_some()).filter(selected);
         let fresh = |object: &&Arc<StoredObject>| {
-            entry.site.verdict(&entry.key, object) == Verdict::Alive
+            object.verdict() == Verdict::Alive
                 && matches!(weigh(object, ask, None, mono), Lookup::Fresh(_))
         };
         let mut longer = None;
@@ -82,9 +82,8 @@ pub(crate) fn lookup(store: &Store, ask: &Ask<'_>, mono: u64) -> Lookup {
 }
 
 fn miss(entry: &Entry, ask: &Ask<'_>) -> Lookup {
-    let alive =
-        |object: &&Arc<StoredObject>| entry.site.verdict(&entry.key, object) != Verdict::Dead;
-    let Some(object) = entry.variants.iter().find(alive) else {
+    let alive = |object: &&Arc<StoredObject>| object.verdict() != Verdict::Dead;
+    let Some(object) = entry.variants().find(alive) else {
         return Lookup::Miss { forward: Forward::UriMiss, hint: None };
     };
     let hint = object.selection.as_ref().map(|selection| selection.like(ask.request.headers));

@@ -2,7 +2,11 @@
 //! a revalidation makes a new one that shares the content.
 
 use crate::content::Content;
+use crate::disk::Filed;
 use crate::freshness::{Freshness, VERGE_CDN_CACHE_CONTROL};
+use crate::key::Key;
+use crate::purge_index::Verdict;
+use crate::site::SiteState;
 use crate::tags::{CACHE_TAG, SURROGATE_KEY, Tags};
 use crate::vary::Selection;
 use bytes::Bytes;
@@ -10,7 +14,7 @@ use http::header::{ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, DATE, ETAG
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use verge_config::Revision;
 
@@ -45,6 +49,10 @@ pub(crate) struct Fields {
 /// and a quarter of what a map of fields takes.
 #[derive(Debug)]
 pub struct StoredObject {
+    /// What it is stored under.
+    pub(crate) key: Key,
+    /// The site, whose purges it may be selected by.
+    pub(crate) site: Arc<SiteState>,
     pub(crate) status: StatusCode,
     head_len: u32,
     hidden_len: u32,
@@ -60,11 +68,15 @@ pub struct StoredObject {
     pub(crate) epoch: Epoch,
     /// The site's count of applied purges up to which this object is known to be untouched.
     checked: AtomicU64,
+    /// How many entries of the store have it; its site's catalogue counts.
+    pub(crate) holders: AtomicU32,
 }
 
 /// What an object is made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
+    pub(crate) key: Key,
+    pub(crate) site: Arc<SiteState>,
     pub(crate) status: StatusCode,
     pub(crate) fields: Fields,
     pub(crate) freshness: Freshness,
@@ -191,10 +203,12 @@ impl StoredObject {
         (head_len, hidden_len): (u32, u32),
         content: Content,
     ) -> StoredObject {
-        let Parts { status, freshness, selection, tags, span, epoch, fields: _ } = parts;
+        let Parts { key, site, status, freshness, selection, tags, span, epoch, fields: _ } = parts;
         let block = Bytes::from(block);
         let checked = AtomicU64::new(u64::MAX);
         StoredObject {
+            key,
+            site,
             status,
             head_len,
             hidden_len,
@@ -206,6 +220,7 @@ impl StoredObject {
             span,
             epoch,
             checked,
+            holders: AtomicU32::new(0),
         }
     }
 
@@ -312,6 +327,7 @@ impl StoredObject {
             Content::Inline => 0,
         };
         OVERHEAD
+            + self.key.weight()
             + self.block.len()
             + shared
             + tags
@@ -365,6 +381,19 @@ impl StoredObject {
             }
         }
         None
+    }
+
+    /// What the purges of its site mean for it.
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.site.weigh(&self.key, self)
+    }
+
+    /// Its file, where its content is in one.
+    pub(crate) fn file(&self) -> Option<&Arc<Filed>> {
+        match &self.content {
+            Content::Filed(filed) => Some(filed),
+            Content::Inline | Content::Shared(_) | Content::MemoryFile(..) => None,
+        }
     }
 
     pub(crate) fn is_checked(&self, applied: u64) -> bool {

@@ -20,15 +20,14 @@ impl Cache {
     #[must_use]
     pub fn preview(&self, purge: &Purge, samples: usize) -> Preview {
         let site = self.inner.site_named(&purge.site);
-        let (_, selected) = self.inner.selected(&site, &purge.selectors);
         let mut preview = Preview::default();
-        for entry in selected {
-            let live =
-                |object: &&std::sync::Arc<_>| site.verdict(&entry.key, object) != Verdict::Dead;
-            let count = entry.variants.iter().filter(live).count() as u64;
-            preview.matched += count;
-            if count > 0 && preview.samples.len() < samples {
-                let url = url(&entry.key);
+        for object in self.inner.selected(&site, &purge.selectors) {
+            if object.verdict() == Verdict::Dead {
+                continue;
+            }
+            preview.matched += 1;
+            if preview.samples.len() < samples {
+                let url = url(&object.key);
                 if !preview.samples.contains(&url) {
                     preview.samples.push(url);
                 }

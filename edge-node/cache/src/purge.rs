@@ -3,14 +3,14 @@
 
 use crate::cache::{Cache, Inner};
 use crate::disk::Logged;
+use crate::object::StoredObject;
 use crate::purge_index::{PurgeIndex, Verdict};
 use crate::site::SiteState;
-use crate::store::Entry;
 use std::sync::Arc;
 use verge_config::Revision;
 use verge_config::purge::{Mode, Purge, Selector};
 
-/// How many entries a purge takes out of the store before it returns; the rest goes beside the work.
+/// How many objects a purge takes out of the store before it returns; the rest goes beside the work.
 const REMOVED_AT_ONCE: usize = 256;
 
 impl Cache {
@@ -35,8 +35,8 @@ impl Cache {
         // An index with this purge alone tells which objects it is that selects them.
         let mut only = PurgeIndex::default();
         only.insert(&purge.selectors, purge.mode, epoch.applied, mono);
-        let candidates = site.catalogue.candidates(&purge.selectors);
-        let (matched, selected) = count(&only, candidates);
+        let selected = only.selected(site.catalogue.candidates(&purge.selectors));
+        let matched = selected.len() as u64;
         if purge.mode == Mode::Hard {
             inner.make_room(site, selected);
         } else {
@@ -59,33 +59,20 @@ impl Cache {
     }
 }
 
-/// Counts the objects that are selected, and keeps the entries that have any.
-fn count(only: &PurgeIndex, candidates: Vec<Arc<Entry>>) -> (u64, Vec<Arc<Entry>>) {
-    let mut matched = 0;
-    let mut selected = candidates;
-    selected.retain(|entry| {
-        let hit = |object: &&Arc<_>| only.verdict(&entry.key, object) != Verdict::Alive;
-        let count = entry.variants.iter().filter(hit).count();
-        matched += count as u64;
-        count > 0
-    });
-    (matched, selected)
-}
-
 impl Inner {
     /// What a purge would select, now.
     pub(crate) fn selected(
         &self,
         site: &SiteState,
         selectors: &[Selector],
-    ) -> (u64, Vec<Arc<Entry>>) {
+    ) -> Vec<Arc<StoredObject>> {
         let mut only = PurgeIndex::default();
         only.insert(selectors, Mode::Hard, u64::MAX, 0);
-        count(&only, site.catalogue.candidates(selectors))
+        only.selected(site.catalogue.candidates(selectors))
     }
 
     /// Takes dead objects out of the store.
-    fn make_room(self: &Arc<Self>, site: Arc<SiteState>, mut dead: Vec<Arc<Entry>>) {
+    fn make_room(self: &Arc<Self>, site: Arc<SiteState>, mut dead: Vec<Arc<StoredObject>>) {
         let later = dead.split_off(dead.len().min(REMOVED_AT_ONCE));
         self.remove(&dead);
         if later.is_empty() {
@@ -99,11 +86,10 @@ impl Inner {
         });
     }
 
-    fn remove(&self, entries: &[Arc<Entry>]) {
-        for entry in entries {
-            self.store.retain(entry.key.hash(&self.hasher), |entry, object| {
-                entry.site.verdict(&entry.key, object) != Verdict::Dead
-            });
+    fn remove(&self, objects: &[Arc<StoredObject>]) {
+        for object in objects {
+            let hash = object.key.hash(&self.hasher);
+            self.store.retain(hash, |object| object.verdict() != Verdict::Dead);
         }
     }
 

@@ -6,6 +6,7 @@ use crate::key_parts;
 use crate::object::StoredObject;
 use crate::tags;
 use ahash::AHashMap;
+use std::sync::Arc;
 use verge_config::purge::{Mode, Selector, UrlParts};
 
 /// The most selectors kept for one site; beyond it everything of the site counts as purged.
@@ -208,8 +209,15 @@ impl PurgeIndex {
 
     /// What the purges mean for an object; costs its tags and its path's segments.
     #[must_use]
-    pub fn verdict(&self, key: &Key, object: &StoredObject) -> Verdict {
-        self.judge(key, &object.tags, object.epoch.applied)
+    pub(crate) fn verdict(&self, object: &StoredObject) -> Verdict {
+        self.judge(&object.key, &object.tags, object.epoch.applied)
+    }
+
+    /// Those of the objects that the purges select.
+    #[must_use]
+    pub(crate) fn selected(&self, mut objects: Vec<Arc<StoredObject>>) -> Vec<Arc<StoredObject>> {
+        objects.retain(|object| self.verdict(object) != Verdict::Alive);
+        objects
     }
 
     /// What the purges mean for something under `key`, with these tags, of this epoch.

@@ -193,7 +193,7 @@ impl Inner {
 
     /// An object that cannot be read is of no use.
     pub(crate) fn forget(&self, hash: u64, object: &Arc<StoredObject>) {
-        self.store.retain(hash, |_, other| !std::ptr::eq(other, &raw const **object));
+        self.store.retain(hash, |other| !std::ptr::eq(other, &raw const **object));
     }
 
     fn join(self: &Arc<Self>, ask: &Ask<'_>, need: &Need, source: &Arc<dyn Source>) -> Joined {
@@ -341,8 +341,7 @@ impl Inner {
             Err(_) => true,
         };
         let mono = self.settings.clock.mono();
-        let key = ask.key.keep();
-        let soft = match self.site(ask.request.site).verdict(&key, stale) {
+        let soft = match stale.verdict() {
             Verdict::Dead => return passed,
             Verdict::Soft { since } => Some(since),
             Verdict::Alive => None,

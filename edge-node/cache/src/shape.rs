@@ -11,6 +11,7 @@ use crate::fetch::{Job, declared_length, empty};
 use crate::fill::Head;
 use crate::freshness::NotStored;
 use crate::keep::Kept;
+use crate::key::Key;
 use crate::object::{Parts, Span, StoredObject, VERGE_CODED, with_length};
 use crate::purge_index::Verdict;
 use crate::slices;
@@ -42,6 +43,8 @@ impl Job {
             with_length(&mut fields.visible, status, kept.len());
         }
         let parts = Parts {
+            key: Key::clone(&self.fill.key),
+            site: Arc::clone(&self.site),
             status,
             fields,
             freshness: head.judgement.freshness.clone(),
@@ -50,7 +53,7 @@ impl Job {
             span: span.map(Box::new),
             epoch: self.epoch,
         };
-        let object = self.inner.object(&self.fill.key, parts, kept).await?;
+        let object = self.inner.object(parts, kept).await?;
         let inserted = self.put(&object);
         if inserted == Inserted::Purged {
             self.inner.note(NotStored::Purged);
@@ -107,9 +110,9 @@ impl Job {
         };
         let entry = self.inner.store.get(self.hash, &self.fill.key.as_key_ref());
         let mut joined = slices::Combined::new(span, pieces.concat().into());
-        for object in entry.iter().flat_map(|entry| &entry.variants) {
+        for object in entry.iter().flat_map(|entry| entry.variants()) {
             let same = object.selected_by(&self.fill.request)
-                && self.site.verdict(&self.fill.key, object) == Verdict::Alive
+                && object.verdict() == Verdict::Alive
                 && conditional::strong_validator(&object.headers()).as_ref() == Some(&of);
             if let Some(other) = object.span.as_deref().filter(|_| same)
                 && let Ok(bytes) = self.inner.store.bytes(object).await

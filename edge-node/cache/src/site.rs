@@ -101,13 +101,8 @@ impl SiteState {
         (epoch, EpochGuard { site: Arc::clone(self), applied })
     }
 
-    /// What the site's purges mean for an object. Cheap when nothing was purged since it was last asked.
-    #[must_use]
-    pub(crate) fn verdict(&self, key: &Key, object: &StoredObject) -> Verdict {
-        self.weigh(key, object)
-    }
-
-    /// The same for whatever has what purges look at.
+    /// What the site's purges mean for an object under a key. Cheap when nothing was purged since it was
+    /// last asked.
     pub(crate) fn weigh(&self, key: &Key, object: &impl Purgeable) -> Verdict {
         let applied = self.applied.load(Ordering::Acquire);
         if object.is_checked(applied) {

@@ -1,67 +1,46 @@
-//! The store: entries by primary key, each with all its variants, weighed by bytes (S3-FIFO); what
-//! leaves it leaves its site's catalogue, and its file goes too. Knows nothing of freshness; a purge
-//! never relies on an entry being gone from here.
+//! The store: entries by primary key, each with all its variants, weighed by bytes; what leaves it leaves
+//! its site's catalogue, and its file goes too. Knows nothing of freshness; a purge never relies on an
+//! entry being gone from here.
 
-use crate::content::Content;
 use crate::disk::{self, Disk};
-use crate::key::{Key, KeyRef};
+use crate::fifo::Fifo;
+use crate::key::KeyRef;
 use crate::object::StoredObject;
 use crate::purge_index::Verdict;
-use crate::site::SiteState;
 use http::HeaderMap;
 use parking_lot::Mutex;
-use quick_cache::sync::Cache;
-use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
-use smallvec::SmallVec;
+use std::iter::once;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What an entry takes in memory besides its key and variants, in bytes: its own struct, the places in
-/// the store's and the catalogue's tables.
-const ENTRY_OVERHEAD: usize = size_of::<Entry>() + 160;
+/// What an object takes in memory besides what it weighs itself, in bytes: its places in the store's and
+/// the catalogue's tables.
+const PLACES: usize = 160;
 /// How many entries can be changed at a time.
 const LOCKS: usize = 256;
-/// An entry's likely bytes: what the store's tables are laid out for.
-const LIKELY_BYTES: u64 = 8 * 1024;
-/// The store has parts with a lock each. A part is not smaller than this, and holds two of the largest
-/// objects: it takes none that is larger than itself.
-const MIN_SHARD_BYTES: u64 = 4 * 1024 * 1024;
-const MAX_SHARDS: usize = 64;
+/// A part of the store is not smaller than this, and holds two of the largest objects: it takes none that
+/// is larger than itself.
+const MIN_PART_BYTES: u64 = 4 * 1024 * 1024;
+const MAX_PARTS_LOG2: u32 = 6;
 /// The most parts of one representation that an entry keeps.
-const MAX_PARTS: usize = 16;
+const MAX_SPANS: usize = 16;
 
-/// Every variant under one primary key, newest first. Immutable: a change makes a new entry. What a hit
-/// looks at lies in it, rather than behind a reference: with a million objects every reference that is
-/// followed is a wait for memory.
-#[derive(Debug)]
+/// Every variant under one primary key, newest first. Immutable: a change makes a new entry. The key is
+/// the variants' own: with a million objects, every reference that a hit follows is a wait for memory.
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// The key, to be compared with what is looked for.
-    pub(crate) key: Key,
-    /// The site.
-    pub(crate) site: Arc<SiteState>,
-    /// The variants.
-    pub(crate) variants: Variants,
-    gone: AtomicBool,
+    first: Arc<StoredObject>,
+    rest: Option<Arc<[Arc<StoredObject>]>>,
 }
-
-type Variants = SmallVec<[Arc<StoredObject>; 1]>;
-
-/// An entry's bytes.
-#[derive(Clone)]
-struct Weigher {
-    factor: u64,
-}
-
-/// Tells who inserts what left the store for it.
-#[derive(Clone)]
-struct Evicted;
 
 /// The store.
 pub(crate) struct Store {
-    entries: Cache<u64, Arc<Entry>, Weigher, ahash::RandomState, Evicted>,
+    entries: Fifo<Entry>,
     locks: Box<[Mutex<()>]>,
     max_variants: usize,
     evicted: AtomicU64,
+    /// How much more than itself a byte of memory weighs.
+    factor: u64,
     disk: Option<Arc<Disk>>,
 }
 
@@ -81,81 +60,39 @@ pub(crate) enum Inserted {
 // === impl Entry ===
 
 impl Entry {
-    fn new(key: Key, site: Arc<SiteState>, mut variants: Variants) -> Entry {
-        variants.shrink_to_fit();
-        Entry { key, site, variants, gone: AtomicBool::new(false) }
+    fn of(variants: Vec<Arc<StoredObject>>) -> Option<Entry> {
+        let mut variants = variants.into_iter();
+        let first = variants.next()?;
+        let rest = (variants.len() > 0).then(|| variants.collect());
+        Some(Entry { first, rest })
+    }
+
+    /// The variants.
+    pub(crate) fn variants(&self) -> impl Iterator<Item = &Arc<StoredObject>> {
+        once(&self.first).chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
     /// The newest whole variant that a request selects.
     #[must_use]
-    pub(crate) fn select(&self, request: &HeaderMap) -> Option<&Arc<StoredObject>> {
-        self.variants.iter().find(|object| object.span.is_none() && object.selected_by(request))
-    }
-
-    fn memory(&self) -> u64 {
-        let variants: usize = self.variants.iter().map(|object| object.weight()).sum();
-        (ENTRY_OVERHEAD + self.key.weight() + variants) as u64
+    pub(crate) fn select(self, request: &HeaderMap) -> Option<Arc<StoredObject>> {
+        let wanted = |object: &StoredObject| object.span.is_none() && object.selected_by(request);
+        if wanted(&self.first) {
+            return Some(self.first);
+        }
+        self.rest?.iter().find(|object| wanted(object)).cloned()
     }
 
     /// The bytes that count: of files where there are files, of memory where there are none; and never
     /// less than what the share of memory comes to that is for knowing what the files are.
     fn weight(&self, memory_factor: u64) -> u64 {
-        let files: u64 = self.variants.iter().map(|object| file_bytes(object)).sum();
-        files.max(self.memory().saturating_mul(memory_factor))
-    }
-
-    /// It came into the store.
-    fn added(self: &Arc<Self>) {
-        for filed in self.files() {
-            filed.held();
-        }
-        self.site.catalogue.add(self);
-    }
-
-    /// It has left the store. Its place may have been taken while it was evicted: once is enough.
-    fn removed(self: &Arc<Self>, disk: Option<&Disk>) {
-        if self.gone.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        self.site.catalogue.remove(self);
-        for filed in self.files() {
-            if filed.let_go()
-                && let Some(disk) = disk
-            {
-                disk.remove(filed.id);
-            }
-        }
-    }
-
-    pub(crate) fn files(&self) -> impl Iterator<Item = &Arc<disk::Filed>> {
-        self.variants.iter().filter_map(|object| match &object.content {
-            Content::Filed(filed) => Some(filed),
-            Content::Inline | Content::Shared(_) | Content::MemoryFile(..) => None,
-        })
+        let files: u64 = self.variants().map(|object| file_bytes(object)).sum();
+        let memory: usize = self.variants().map(|object| object.weight() + PLACES).sum();
+        files.max((memory as u64).saturating_mul(memory_factor))
     }
 }
 
 fn file_bytes(object: &StoredObject) -> u64 {
-    match &object.content {
-        Content::Filed(filed) => disk::file_bytes(object, filed),
-        Content::Inline | Content::Shared(_) | Content::MemoryFile(..) => 0,
-    }
-}
-
-// === impl Weigher and Evicted ===
-
-impl Weighter<u64, Arc<Entry>> for Weigher {
-    fn weight(&self, _: &u64, entry: &Arc<Entry>) -> u64 {
-        entry.weight(self.factor)
-    }
-}
-
-impl Lifecycle<u64, Arc<Entry>> for Evicted {
-    type RequestState = Vec<Arc<Entry>>;
-
-    fn on_evict(&self, gone: &mut Self::RequestState, _: u64, entry: Arc<Entry>) {
-        gone.push(entry);
-    }
+    object.file().map_or(0, |filed| disk::file_bytes(object, filed))
 }
 
 // === impl Store ===
@@ -168,27 +105,20 @@ impl Store {
         disk: Option<(Arc<Disk>, u64)>,
         max_variants: usize,
         max_object: u64,
-        hasher: ahash::RandomState,
     ) -> Store {
         let (bytes, factor) = match &disk {
             // What is known of files stays within as much memory as their content may take.
             Some((_, bytes)) => (*bytes, bytes.checked_div(ram_bytes).unwrap_or(1).clamp(1, 1_000)),
             None => (ram_bytes, 1),
         };
-        let least = max_object.saturating_mul(2).max(MIN_SHARD_BYTES);
-        let shards = usize::try_from(bytes / least).unwrap_or(MAX_SHARDS);
-        let options = OptionsBuilder::new()
-            .shards(1 << shards.clamp(1, MAX_SHARDS).ilog2())
-            .estimated_items_capacity(usize::try_from(bytes / LIKELY_BYTES).unwrap_or(1))
-            .weight_capacity(bytes)
-            .build()
-            .unwrap_or_else(|_| unreachable!("both capacities are set"));
-        let entries = Cache::with_options(options, Weigher { factor }, hasher, Evicted);
+        let least = max_object.saturating_mul(2).max(MIN_PART_BYTES);
+        let parts = (bytes / least).max(1).ilog2().min(MAX_PARTS_LOG2);
         Store {
-            entries,
+            entries: Fifo::new(bytes, parts),
             locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
             max_variants: max_variants.max(1),
             evicted: AtomicU64::new(0),
+            factor,
             disk: disk.map(|(disk, _)| disk),
         }
     }
@@ -200,30 +130,23 @@ impl Store {
 
     /// The entry under a key.
     #[must_use]
-    pub(crate) fn get(&self, hash: u64, key: &KeyRef<'_>) -> Option<Arc<Entry>> {
-        self.entries.get(&hash).filter(|entry| entry.key.is(key))
+    pub(crate) fn get(&self, hash: u64, key: &KeyRef<'_>) -> Option<Entry> {
+        self.entries.get(hash).filter(|entry| entry.first.key.is(key))
     }
 
     /// Stores an object: the purges are asked again under the entry's lock, and what would be selected
     /// by the same requests goes, unless it is newer.
-    pub(crate) fn insert(
-        &self,
-        hash: u64,
-        key: &Key,
-        site: &Arc<SiteState>,
-        object: &Arc<StoredObject>,
-    ) -> Inserted {
+    pub(crate) fn insert(&self, hash: u64, object: &Arc<StoredObject>) -> Inserted {
         let _alone = self.lock(hash).lock();
-        if site.verdict(key, object) == Verdict::Dead {
+        if object.verdict() == Verdict::Dead {
             return Inserted::Purged;
         }
-        let present = self.entries.peek(&hash);
-        let mut variants = Variants::from_buf([Arc::clone(object)]);
-        if let Some(entry) = &present {
-            if entry.key != *key {
+        let mut variants = vec![Arc::clone(object)];
+        if let Some(entry) = self.entries.peek(hash) {
+            if entry.first.key != object.key {
                 return Inserted::Collision;
             }
-            for other in &entry.variants {
+            for other in entry.variants() {
                 if !other.same_selection(object) || !other.gives_way_to(object) {
                     variants.push(Arc::clone(other));
                 } else if age_order(other) > age_order(object) {
@@ -232,7 +155,7 @@ impl Store {
             }
         }
         self.limit(&mut variants);
-        self.put(hash, Entry::new(key.clone(), Arc::clone(site), variants), present);
+        self.put(hash, variants);
         Inserted::Stored
     }
 
@@ -242,24 +165,42 @@ impl Store {
         self.locks.get(at).unwrap_or_else(|| unreachable!("a remainder is less"))
     }
 
-    /// Puts an entry in the place of what was present, with the key's lock held.
-    fn put(&self, hash: u64, entry: Entry, present: Option<Arc<Entry>>) {
-        let entry = Arc::new(entry);
-        entry.added();
-        let mut evicted = Vec::new();
-        self.entries.insert_with_lifecycle(hash, entry, &mut evicted);
-        self.evicted.fetch_add(evicted.len() as u64, Ordering::Relaxed);
-        for gone in evicted.iter().chain(&present) {
-            gone.removed(self.disk.as_deref());
+    /// Puts variants in the place of what is under the key, with the key's lock held.
+    fn put(&self, hash: u64, variants: Vec<Arc<StoredObject>>) {
+        let Some(entry) = Entry::of(variants) else {
+            self.entries.remove(hash).into_iter().for_each(|gone| self.removed(&gone));
+            return;
+        };
+        for object in entry.variants() {
+            if let Some(filed) = object.file() {
+                filed.held();
+            }
+            object.site.catalogue.add(object);
+        }
+        let weight = entry.weight(self.factor);
+        let left = self.entries.insert(hash, entry, weight);
+        self.evicted.fetch_add(left.evicted.len() as u64, Ordering::Relaxed);
+        left.evicted.iter().chain(&left.replaced).for_each(|gone| self.removed(gone));
+    }
+
+    /// An entry has left the store: so do those of its variants that no other entry has taken over.
+    fn removed(&self, entry: &Entry) {
+        for object in entry.variants() {
+            object.site.catalogue.remove(object);
+            if let (Some(filed), Some(disk)) = (object.file(), &self.disk)
+                && filed.let_go()
+            {
+                disk.remove(filed.id);
+            }
         }
     }
 
-    fn limit(&self, variants: &mut Variants) {
+    fn limit(&self, variants: &mut Vec<Arc<StoredObject>>) {
         let (mut whole, mut parts) = (0, 0);
         variants.retain(|object| {
             let (count, most) = match object.span {
                 None => (&mut whole, self.max_variants),
-                Some(_) => (&mut parts, MAX_PARTS),
+                Some(_) => (&mut parts, MAX_SPANS),
             };
             *count += 1;
             *count <= most
@@ -267,59 +208,49 @@ impl Store {
     }
 
     /// Keeps only the variants that are wanted; returns how many went.
-    pub(crate) fn retain(
-        &self,
-        hash: u64,
-        wanted: impl Fn(&Entry, &StoredObject) -> bool,
-    ) -> usize {
+    pub(crate) fn retain(&self, hash: u64, wanted: impl Fn(&StoredObject) -> bool) -> usize {
         let _alone = self.lock(hash).lock();
-        let Some(entry) = self.entries.peek(&hash) else { return 0 };
-        let variants: Variants =
-            entry.variants.iter().filter(|object| wanted(&entry, object)).cloned().collect();
-        let gone = entry.variants.len() - variants.len();
-        if gone > 0 && variants.is_empty() {
-            self.entries.remove(&hash);
-            entry.removed(self.disk.as_deref());
-        } else if gone > 0 {
-            let (key, site) = (entry.key.clone(), Arc::clone(&entry.site));
-            self.put(hash, Entry::new(key, site, variants), Some(entry));
+        let Some(entry) = self.entries.peek(hash) else { return 0 };
+        let variants: Vec<_> = entry.variants().filter(|object| wanted(object)).cloned().collect();
+        let gone = entry.variants().count() - variants.len();
+        if gone > 0 {
+            self.put(hash, variants);
         }
         gone
     }
 
     /// An object that did not come into the store: its file goes.
     pub(crate) fn discard(&self, object: &StoredObject) {
-        if let (Content::Filed(filed), Some(disk)) = (&object.content, &self.disk) {
+        if let (Some(filed), Some(disk)) = (object.file(), &self.disk) {
             disk.remove(filed.id);
         }
     }
 
-    /// The files of an entry that is no longer in the store are gone when this returns.
-    pub(crate) fn remove_files(&self, entry: &Entry) {
-        let Some(disk) = &self.disk else { return };
-        entry.files().filter(|filed| !filed.is_held()).for_each(|filed| disk.remove_now(filed.id));
+    /// The file of an object that is no longer in the store is gone when this returns.
+    pub(crate) fn remove_file(&self, object: &StoredObject) {
+        if let (Some(filed), Some(disk)) = (object.file(), &self.disk)
+            && !filed.is_held()
+        {
+            disk.remove_now(filed.id);
+        }
     }
 
     /// Drops everything.
     pub(crate) fn clear(&self) {
-        let all: Vec<_> = self.entries.drain().collect();
-        all.iter().for_each(|(_, entry)| entry.removed(self.disk.as_deref()));
+        self.entries.drain().iter().for_each(|entry| self.removed(entry));
     }
 
     /// Entries, the bytes that count against the store's size, and how many were evicted so far.
     #[must_use]
     pub(crate) fn figures(&self) -> (u64, u64, u64) {
-        let evicted = self.evicted.load(Ordering::Relaxed);
-        (self.entries.len() as u64, self.entries.weight(), evicted)
+        let (count, bytes) = self.entries.figures();
+        (count, bytes, self.evicted.load(Ordering::Relaxed))
     }
 }
 
 /// Later epochs and, within one, later answers are the newer ones; of those that another process has
 /// left, the file with the larger number.
 fn age_order(object: &StoredObject) -> (u64, u64, u64) {
-    let file = match &object.content {
-        Content::Filed(filed) => filed.id,
-        Content::Inline | Content::Shared(_) | Content::MemoryFile(..) => 0,
-    };
+    let file = object.file().map_or(0, |filed| filed.id);
     (object.epoch.applied, object.freshness.received, file)
 }

@@ -43,7 +43,6 @@ impl Inner {
             return None;
         }
         let record = &found.record;
-        let key = Arc::new(key);
         let site = self.site(key.site());
         // Purges are counted from the log: what claims to be younger than all of them was not written
         // beside it.
@@ -51,7 +50,10 @@ impl Inner {
             return None;
         }
         let now = self.settings.clock.now();
+        let hash = key.hash(&self.hasher);
         let parts = Parts {
+            key,
+            site,
             status: StatusCode::from_u16(record.status).ok()?,
             fields: Fields::default(),
             freshness: record.freshness.resume(now.mono, now.wall),
@@ -65,8 +67,7 @@ impl Inner {
         };
         let content = Content::Filed(Arc::clone(&found.filed));
         let object = StoredObject::from_block(parts, (&record.head, &record.hidden), content);
-        let hash = key.hash(&self.hasher);
-        let inserted = self.store.insert(hash, &key, &site, &Arc::new(object));
+        let inserted = self.store.insert(hash, &Arc::new(object));
         (inserted == Inserted::Stored).then_some(())
     }
 
