@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use verge_config::feed::{Answer, AppliedPurge, MAX_ANSWERS, Report};
+use verge_config::feed::{Answer, AppliedPurge, MAX_ANSWERS, Refusal, Report};
 
 /// The longest silence towards the control plane.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -17,6 +17,11 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Purges told in one report.
 const PURGES_PER_REPORT: usize = 1_000;
+/// Refusals told in a report: more sites than that are broken by one cause, which these show.
+const REFUSALS_PER_REPORT: usize = 1_000;
+/// The most bytes of a refusal's reason that are told. A report stays well below what the control plane
+/// takes in one request.
+const REASON_BYTES: usize = 512;
 /// Purges kept for reports. Beyond it the oldest go: that they are applied still shows in the
 /// applied revision, only the counts of what they matched here are lost.
 const PURGES_KEPT: usize = 100_000;
@@ -70,7 +75,7 @@ impl Outbox {
             answers: answers.drain(..told).collect(),
             applied: status.applied(),
             purges: self.purges.lock().iter().take(PURGES_PER_REPORT).copied().collect(),
-            refusals: status.refusals(),
+            refusals: shortened(status.refusals()),
             version: VERSION.to_owned(),
         }
     }
@@ -91,6 +96,15 @@ impl Outbox {
     pub(super) fn waiting_answers(&self) -> Vec<Answer> {
         self.answers.lock().iter().cloned().collect()
     }
+}
+
+/// Refusals as a report has them.
+fn shortened(mut refusals: Vec<Refusal>) -> Vec<Refusal> {
+    refusals.truncate(REFUSALS_PER_REPORT);
+    for Refusal { reason, .. } in &mut refusals {
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES));
+    }
+    refusals
 }
 
 /// Sends reports for ever, whenever there is something to tell and the control plane can be reached.
@@ -129,6 +143,20 @@ mod tests {
 
     fn purge(revision: u64) -> AppliedPurge {
         AppliedPurge { revision: Revision(revision), matched: 1, took_us: 1 }
+    }
+
+    #[test]
+    fn a_report_stays_small_however_much_is_refused() {
+        let refusal = |n: usize| Refusal {
+            revision: Revision(1),
+            site: format!("{n:063}"),
+            reason: "ü\"".repeat(100_000),
+        };
+        let told = shortened((0..20_000).map(refusal).collect());
+        assert_eq!(told.len(), REFUSALS_PER_REPORT);
+        assert!(serde_json::to_vec(&told).unwrap().len() < 1024 * 1024);
+        let short = Refusal { reason: "no origin".into(), ..refusal(1) };
+        assert_eq!(shortened(vec![short.clone()]), [short]);
     }
 
     #[test]
