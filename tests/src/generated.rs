@@ -101,6 +101,12 @@ impl Generated {
         Generated { bytes, origin, gate, sent, asked }
     }
 
+    /// How long the object is, in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.bytes.length
+    }
+
     /// Content that it has sent so far, in bytes.
     #[must_use]
     pub fn sent(&self) -> u64 {
