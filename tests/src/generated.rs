@@ -1,7 +1,7 @@
 //! Objects longer than anybody's memory: an origin that makes their bytes as it sends them, and a visitor
 //! that checks each as it comes. It may not hold more of one than a piece.
 
-use crate::origin::Origin;
+use crate::origin::{Gate, Origin};
 use crate::wait::within;
 use http::HeaderMap;
 use rand::{RngCore, SeedableRng};
@@ -25,12 +25,14 @@ pub struct Bytes {
 }
 
 /// An origin of one object under every path. `/chunked…` is sent without its length; the rest with it,
-/// and in ranges.
+/// and in ranges; `/held…` stops at the gate between its header section and its content.
 pub struct Generated {
     /// The object.
     pub bytes: Bytes,
     /// The origin.
     pub origin: Origin,
+    /// Where it is held.
+    pub gate: Gate,
     sent: Arc<AtomicU64>,
     asked: Arc<AtomicUsize>,
 }
@@ -61,6 +63,17 @@ impl Bytes {
         Bytes { twice: once.repeat(2).into(), length }
     }
 
+    /// Whether this is what it has from a place on.
+    #[must_use]
+    pub fn are(&self, mut place: u64, bytes: &[u8]) -> bool {
+        place + bytes.len() as u64 <= self.length
+            && bytes.chunks(PIECE).all(|piece| {
+                let count = piece.len() as u64;
+                place += count;
+                piece == self.at(place - count, count)
+            })
+    }
+
     /// Its bytes from a place on, at most a piece.
     fn at(&self, place: u64, most: u64) -> &[u8] {
         let start = usize::try_from(place % PERIOD as u64).unwrap();
@@ -76,15 +89,22 @@ impl Generated {
     pub async fn start(length: u64) -> Generated {
         let bytes = Bytes::new(length);
         let (sent, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
-        let shared = (bytes.clone(), Arc::clone(&sent), Arc::clone(&asked));
+        let gate = Gate::default();
+        let shared = (bytes.clone(), gate.clone(), Arc::clone(&sent), Arc::clone(&asked));
         let origin = Origin::raw(move |stream| {
-            let (bytes, sent, asked) = shared.clone();
+            let (bytes, gate, sent, asked) = shared.clone();
             async move {
-                let _ = serve(stream, &bytes, &sent, &asked).await;
+                let _ = serve(stream, (&bytes, &gate), &sent, &asked).await;
             }
         })
         .await;
-        Generated { bytes, origin, sent, asked }
+        Generated { bytes, origin, gate, sent, asked }
+    }
+
+    /// How long the object is, in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.bytes.length
     }
 
     /// Content that it has sent so far, in bytes.
@@ -126,7 +146,7 @@ impl Generated {
 
 async fn serve(
     stream: TcpStream,
-    bytes: &Bytes,
+    (bytes, gate): (&Bytes, &Gate),
     sent: &AtomicU64,
     asked: &AtomicUsize,
 ) -> io::Result<()> {
@@ -153,6 +173,9 @@ async fn serve(
         });
         let stream = stream.get_mut();
         stream.write_all(answer.as_bytes()).await?;
+        if line.contains(" /held") {
+            gate.pass().await;
+        }
         while place < end {
             let piece = bytes.at(place, end - place);
             if is_chunked {
@@ -207,27 +230,46 @@ impl Download {
     pub async fn read(&mut self, most: u64) -> u64 {
         let until = self.end.min(self.next.saturating_add(most));
         while self.next < until {
-            if self.chunk == Some(0) {
-                self.chunk = Some(within("a chunk", self.chunk_size()).await.unwrap());
-            }
-            let here = self.chunk.unwrap_or(u64::MAX).min(until - self.next);
-            let read = within("content", self.stream.fill_buf()).await.unwrap();
-            let count = here.min(read.len() as u64).min(PIECE as u64);
+            let count = self.piece(until - self.next).await.unwrap();
             assert!(count > 0, "the content ends at {} of {}", self.next, self.end);
-            let piece = &read[..usize::try_from(count).unwrap()];
-            // Not assert_eq: nobody wants to read both.
-            assert!(piece == self.bytes.at(self.next, count), "wrong bytes from {}", self.next);
-            self.stream.consume(usize::try_from(count).unwrap());
-            self.next += count;
-            if let Some(left) = self.chunk.as_mut() {
-                *left -= count;
-                if *left == 0 {
-                    let mut line_end = [0; 2];
-                    within("a line's end", self.stream.read_exact(&mut line_end)).await.unwrap();
-                }
+        }
+        self.end - self.next
+    }
+
+    /// Reads and checks what comes until the connection ends; how many bytes are missing.
+    ///
+    /// # Panics
+    /// When a byte is wrong.
+    pub async fn read_to_cut(mut self) -> u64 {
+        while self.next < self.end {
+            if matches!(self.piece(self.end - self.next).await, Ok(0) | Err(_)) {
+                break;
             }
         }
         self.end - self.next
+    }
+
+    /// Reads and checks a piece, at most so many bytes; none at the end of the connection.
+    async fn piece(&mut self, most: u64) -> io::Result<u64> {
+        if self.chunk == Some(0) {
+            self.chunk = Some(within("a chunk", self.chunk_size()).await?);
+        }
+        let here = self.chunk.unwrap_or(u64::MAX).min(most);
+        let read = within("content", self.stream.fill_buf()).await?;
+        let count = here.min(read.len() as u64).min(PIECE as u64);
+        let piece = &read[..usize::try_from(count).unwrap()];
+        // Not assert_eq: nobody wants to read both.
+        assert!(piece == self.bytes.at(self.next, count), "wrong bytes from {}", self.next);
+        self.stream.consume(usize::try_from(count).unwrap());
+        self.next += count;
+        if let Some(left) = self.chunk.as_mut() {
+            *left -= count;
+            if *left == 0 && count > 0 {
+                let mut line_end = [0; 2];
+                within("a line's end", self.stream.read_exact(&mut line_end)).await?;
+            }
+        }
+        Ok(count)
     }
 
     /// Reads and checks all that is left, and that the framing ends there.

@@ -1,5 +1,5 @@
-//! A real edge whose disk does it wrong: files that somebody changed or cut, and no room. No visitor sees
-//! a wrong byte, and none is turned away.
+//! A real edge whose disk does it wrong: files that somebody changed or cut, no room, nothing that can be
+//! written, or read. No visitor sees a wrong byte, and none is turned away.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
@@ -264,4 +264,160 @@ async fn a_full_disk_turns_nobody_away() {
         let reply = edge.get(HOST, path).await;
         assert!(is_right(&reply, path, 2) && reply.is_hit(), "{path}: {reply:?}");
     }
+}
+
+/// A folder that can only be read, by whoever opens something in it; as it was when this is dropped.
+struct ReadOnly(PathBuf);
+
+impl ReadOnly {
+    /// `None` where this process may not mount it over itself.
+    fn over(folder: PathBuf) -> Option<ReadOnly> {
+        let mount = |arguments: &[&str]| {
+            let done = Command::new("mount").args(arguments).arg(&folder).output();
+            done.is_ok_and(|done| done.status.success())
+        };
+        if !mount(&["--bind", folder.to_str()?]) {
+            return None;
+        }
+        let read_only = ReadOnly(folder.clone());
+        mount(&["-o", "remount,bind,ro"]).then_some(read_only)
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// That it was told of, and at most once a minute since `started`.
+fn is_told(edge: &Edge, started: Instant) {
+    let told = edge.process.output().matches(TOLD).count();
+    let most = 1 + usize::try_from(started.elapsed().as_secs() / 60).unwrap();
+    assert!((1..=most).contains(&told), "told of {told} times");
+}
+
+/// Asks for all of these; how many were hits. Each is right and whole.
+async fn right_hits(edge: &Edge, paths: &[String], version: usize) -> usize {
+    let mut hits = 0;
+    for path in paths {
+        let reply = edge.get(HOST, path).await;
+        assert!(is_right(&reply, path, version), "{path}: {reply:?}");
+        hits += usize::from(reply.is_hit());
+    }
+    hits
+}
+
+/// Paths of objects of so many bytes.
+fn of_length(numbers: std::ops::Range<usize>, length: usize) -> Vec<String> {
+    numbers.map(|number| format!("/{number}/{length}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_becomes_read_only_turns_nobody_away() {
+    let (origin, _) = origin().await;
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().display().to_string();
+    let mut edge =
+        Edge::standalone(site::plain(&origin)).with(&["--cache-dir", &dir]).start().await;
+    let started = Instant::now();
+    let (early, early_long) = (of_length(0..20, 200_000), of_length(0..4, 3_000_000));
+    for paths in [&early, &early_long] {
+        assert_eq!(right_hits(&edge, paths, 1).await, 0);
+    }
+    all_files(folder.path(), 24).await;
+    assert!(!edge.process.output().contains(TOLD), "for control: nothing fails yet");
+    let Some(read_only) = ReadOnly::over(folder.path().join("responses")) else {
+        eprintln!("skipped: a folder cannot be made read-only for this user here");
+        return;
+    };
+
+    // What is there is there still.
+    for paths in [&early, &early_long] {
+        assert_eq!(right_hits(&edge, paths, 1).await, paths.len());
+    }
+    // What is new is served, and what needs no disk is kept in memory.
+    let (late, late_long) = (of_length(100..140, 200_000), of_length(100..104, 3_000_000));
+    assert_eq!(right_hits(&edge, &late, 1).await, 0);
+    assert_eq!(right_hits(&edge, &late_long, 1).await, 0);
+    assert_eq!(right_hits(&edge, &late, 1).await, late.len());
+    right_hits(&edge, &late_long, 1).await;
+    assert!(faults(&edge).await >= late.len(), "each is counted");
+    is_told(&edge, started);
+    assert_eq!(files(folder.path()).len(), 24, "nothing new came to the disk");
+
+    // Once it can be written to it is a disk tier again, to the next process, too.
+    drop(read_only);
+    let again = of_length(200..220, 200_000);
+    assert_eq!(right_hits(&edge, &again, 1).await, 0);
+    all_files(folder.path(), 44).await;
+    is_told(&edge, started);
+    edge.restart().await;
+    until("the scan to find them", || async {
+        edge.process.output().contains("is read found=44").then_some(())
+    })
+    .await;
+    for paths in [&early, &early_long, &again] {
+        assert_eq!(right_hits(&edge, paths, 1).await, paths.len());
+    }
+}
+
+/// The folders of files go, and cannot be made again: nothing can be opened and nothing written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_can_no_longer_be_read_are_fetched_again() {
+    let (origin, version) = origin().await;
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().display().to_string();
+    let mut edge =
+        Edge::standalone(site::plain(&origin)).with(&["--cache-dir", &dir]).start().await;
+    let (short, long) = (of_length(0..30, 200_000), of_length(0..4, 3_000_000));
+    for paths in [&short, &long] {
+        assert_eq!(right_hits(&edge, paths, 1).await, 0);
+    }
+    all_files(folder.path(), 34).await;
+    // A new process has none of it in memory, and no file open.
+    edge.restart().await;
+    let started = Instant::now();
+    until("the scan to find them", || async {
+        edge.process.output().contains("is read found=34").then_some(())
+    })
+    .await;
+    let asked = origin.seen().len();
+    assert_eq!(right_hits(&edge, &short[..5], 1).await, 5, "for control: they can be read");
+    assert_eq!(origin.seen().len(), asked, "for control: nobody is asked");
+
+    let responses = folder.path().join("responses");
+    for name in ["objects", "tmp"] {
+        fs::rename(responses.join(name), responses.join(format!("{name}-away"))).unwrap();
+        fs::write(responses.join(name), "no folder").unwrap();
+    }
+    let unread = &short[5..];
+    assert_eq!(right_hits(&edge, unread, 1).await, 0);
+    assert_eq!(right_hits(&edge, &long, 1).await, 0);
+    assert_eq!(origin.seen().len() - asked, unread.len() + long.len(), "each is asked for once");
+    let counted = faults(&edge).await;
+    assert!(counted >= unread.len(), "{counted} faults are counted");
+    is_told(&edge, started);
+    assert_eq!(right_hits(&edge, unread, 1).await, unread.len(), "from memory");
+
+    // What is purged meanwhile is gone, whatever lies in the folder.
+    version.store(2, Ordering::SeqCst);
+    edge.purge(&json!({ "selectors": [{ "prefix": "/1" }] })).await.expect(201);
+    let is_purged = |path: &&String| path.starts_with("/1");
+    let purged: Vec<_> = short.iter().chain(&long).filter(is_purged).cloned().collect();
+    assert!(purged.len() > 10);
+    assert_eq!(right_hits(&edge, &purged, 2).await, 0);
+    edge.process.kill();
+    for name in ["objects", "tmp"] {
+        fs::remove_file(responses.join(name)).unwrap();
+        fs::rename(responses.join(format!("{name}-away")), responses.join(name)).unwrap();
+    }
+    edge.restart().await;
+    until("the scan to end", || async {
+        (edge.process.output().matches("the cache's disk is read").count() == 3).then_some(())
+    })
+    .await;
+    assert_eq!(right_hits(&edge, &purged, 2).await, 0, "the old files do not come back");
+    let kept: Vec<_> = short.iter().filter(|path| !is_purged(path)).cloned().collect();
+    assert_eq!(right_hits(&edge, &kept, 1).await, kept.len(), "for control: the others do");
 }

@@ -1,17 +1,29 @@
 //! An object far longer than the edge's memory, and longer than its disk: it streams through within
-//! 64 MiB, whole or in slices, and no byte of it is wrong. `VERGE_LARGE=10` makes it 10 GiB long.
+//! 64 MiB, whole or in slices, and no byte of it is wrong. `VERGE_LARGE=10` makes it 10 GiB long; over
+//! HTTP/2 it is 256 MiB long otherwise.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::path::Path;
 use std::time::Instant;
 use tempfile::TempDir;
 use verge_tests::generated::Generated;
+use verge_tests::tls::{Certificate, connect};
+use verge_tests::wait::within;
 use verge_tests::{Edge, site, until};
 
 const MIB: u64 = 1024 * 1024;
 /// What the edge may grow by, in bytes.
 const MAY_GROW: u64 = 64 * MIB;
+/// What an HTTP/2 client takes of a stream before it is read, in bytes.
+const WINDOW: u32 = 256 * 1024;
+const HOST: &str = "large.example";
 /// A RAM tier that holds a few slices.
 const SMALL_RAM: u64 = 16 * MIB;
 /// A disk tier that is shorter than the object.
@@ -19,9 +31,14 @@ const SMALL_DISK: u64 = 256 * MIB;
 
 /// How long the object is: 1 GiB, or as many as asked for.
 fn length() -> u64 {
-    let gib = std::env::var("VERGE_LARGE").map_or(1, |text| text.parse().expect("a number of GiB"));
-    // Not a whole number of slices, blocks or pages.
-    gib * 1024 * MIB + 12_345
+    length_or(1024 * MIB)
+}
+
+/// As many GiB as asked for, or else so many bytes; not a whole number of slices, blocks or pages.
+fn length_or(bytes: u64) -> u64 {
+    let asked = std::env::var("VERGE_LARGE").ok();
+    let gib = asked.map(|text| text.parse::<u64>().expect("a number of GiB"));
+    gib.map_or(bytes, |gib| gib * 1024 * MIB) + 12_345
 }
 
 /// An edge before such an origin; what every edge takes with its first requests is taken already.
@@ -221,4 +238,90 @@ async fn a_visitor_that_stops_stops_the_origin() {
     };
     let grown = growth("a slow visitor", &edge, length(), work).await;
     assert!(grown <= MAY_GROW, "grown by {grown} bytes");
+}
+
+/// A connection by HTTP/2 over TLS, of a client that takes little before it is read.
+async fn by_http2(edge: &Edge, certificate: &Certificate) -> SendRequest<Empty<Bytes>> {
+    let address = edge.https.expect("an https listener");
+    let tls = connect(address, HOST, &["h2"], &[certificate]).await;
+    assert_eq!(tls.protocol.as_deref(), Some(&b"h2"[..]));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
+    let (sender, connection) = builder.handshake(TokioIo::new(tls.stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// Content that comes by HTTP/2, and how far it is read.
+struct Stream {
+    content: Incoming,
+    place: u64,
+}
+
+impl Stream {
+    async fn of(sender: &mut SendRequest<Empty<Bytes>>, path: &str) -> Stream {
+        let request = Request::get(format!("https://{HOST}{path}")).body(Empty::new()).unwrap();
+        let response = within("a response", sender.send_request(request)).await.unwrap();
+        assert_eq!(response.status(), 200, "{:?}", response.headers());
+        Stream { content: response.into_body(), place: 0 }
+    }
+
+    /// Reads and checks at least so many bytes more; whether there may be more still.
+    async fn read(&mut self, large: &Generated, least: u64) -> bool {
+        let until = self.place.saturating_add(least);
+        while self.place < until {
+            let Some(frame) = within("content", self.content.frame()).await else { return false };
+            let data = frame.expect("content in order").into_data().expect("no trailers");
+            assert!(large.bytes.are(self.place, &data), "wrong bytes from {}", self.place);
+            self.place += data.len() as u64;
+        }
+        true
+    }
+}
+
+/// Three streams, each an object of its own: one is read at full speed, one beside it on the same
+/// connection and one on another connection a little at a time. Theirs have a length: what has none is
+/// kept until it is too long to store, and that is for one at a time to show.
+async fn three_streams(large: &Generated, edge: &Edge, certificate: &Certificate, path: &str) {
+    let mut first = by_http2(edge, certificate).await;
+    let mut second = by_http2(edge, certificate).await;
+    let mut fast = Stream::of(&mut first, path).await;
+    let mut slow = [
+        Stream::of(&mut first, &format!("/slow/1{path}")).await,
+        Stream::of(&mut second, &format!("/slow/2{path}")).await,
+    ];
+    while fast.read(large, 16 * MIB).await {
+        for slow in &mut slow {
+            assert!(slow.read(large, 64 * 1024).await, "a slow visitor goes on");
+        }
+    }
+    assert_eq!(fast.place, large.length(), "all of it came");
+    for slow in &mut slow {
+        assert!(slow.place < large.length() / 8, "for control: it was slow, {}", slow.place);
+        assert!(slow.read(large, 8 * MIB).await, "and is served still");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_streams_by_http2_over_tls_beside_slow_visitors() {
+    let folder = TempDir::new().unwrap();
+    let certificate = Certificate::make(folder.path(), &[HOST]);
+    let large = Generated::start(length_or(256 * MIB)).await;
+    let dir = folder.path().join("cache").display().to_string();
+    let disk = SMALL_DISK.to_string();
+    let on_a_disk = ["--cache-dir", dir.as_str(), "--disk", disk.as_str()];
+    for arguments in [&[][..], &on_a_disk] {
+        let edge = Edge::standalone(site::plain(&large.origin)).tls(&[&certificate]);
+        let edge = edge.with(arguments).start().await;
+        for path in ["/warm/1", "/warm/2"] {
+            let mut client = by_http2(&edge, &certificate).await;
+            Stream::of(&mut client, path).await.read(&large, MIB).await;
+        }
+        for path in ["/whole", "/chunked"] {
+            let what = format!("{path} by HTTP/2 {arguments:?}");
+            let work = three_streams(&large, &edge, &certificate, path);
+            let grown = growth(&what, &edge, large.length(), work).await;
+            assert!(grown <= MAY_GROW, "{what}: grown by {grown} bytes");
+        }
+    }
 }

@@ -146,7 +146,8 @@ impl Inner {
             Lookup::Partial(object) => self.sliced(ask, &object, source).await,
             Lookup::Stale { object, refresh } => {
                 self.counters.stale.fetch_add(1, Ordering::Relaxed);
-                let ttl = object.freshness.ttl(mono);
+                // A soft purge makes stale what is young.
+                let ttl = object.freshness.ttl(mono).min(0);
                 let status = CacheStatus { detail: Some("stale"), ..CacheStatus::hit(ttl) };
                 let settled = self.stored(ask, &object, (&status, Outcome::Stale)).await;
                 if refresh && !authorised && matches!(settled, Settled::Answer(_)) {
@@ -287,13 +288,15 @@ impl Inner {
                 (Outcome::Stale, status, Some("stale-if-error"))
             }
         };
+        let ttl = object.freshness.ttl(mono);
+        let is_stale = need.forward == Forward::Stale && outcome == Outcome::Stale;
         let status = CacheStatus {
             hit: false,
             forward: Some(need.forward),
             forward_status,
             stored,
             collapsed: !leader,
-            ttl: Some(object.freshness.ttl(mono)),
+            ttl: Some(if is_stale { ttl.min(0) } else { ttl }),
             detail,
         };
         self.stored(ask, object, (&status, outcome)).await

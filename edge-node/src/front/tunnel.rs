@@ -135,3 +135,104 @@ impl Way {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::{Instant, sleep};
+
+    const IDLE: Duration = Duration::from_secs(60);
+    const ALMOST: Duration = Duration::from_secs(59);
+    /// What a timer of the runtime may be late by.
+    const TICK: Duration = Duration::from_millis(5);
+
+    /// Both far ends of a tunnel whose streams hold so many bytes on their way, and its end.
+    fn tunnel(room: usize) -> (DuplexStream, DuplexStream, JoinHandle<Ended>) {
+        let (visitor, mut one) = duplex(room);
+        let (origin, mut other) = duplex(room);
+        let task = tokio::spawn(async move { copy(&mut one, &mut other, IDLE).await });
+        (visitor, origin, task)
+    }
+
+    async fn pass(from: &mut DuplexStream, to: &mut DuplexStream, bytes: &[u8]) {
+        from.write_all(bytes).await.unwrap();
+        let mut read = vec![0; bytes.len()];
+        to.read_exact(&mut read).await.unwrap();
+        assert_eq!(read, bytes);
+    }
+
+    /// That the tunnel ends for its silence, and exactly the limit after `quiet`.
+    async fn is_cut(task: JoinHandle<Ended>, quiet: Instant) -> Ended {
+        let ended = task.await.unwrap();
+        let silent = quiet.elapsed();
+        assert!((IDLE..IDLE + TICK).contains(&silent), "cut after {silent:?}");
+        let error = ended.result.as_ref().expect_err("it is cut");
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        ended
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_tunnel_after_the_limit() {
+        let (mut visitor, mut origin, task) = tunnel(1024);
+        let ended = is_cut(task, Instant::now()).await;
+        assert_eq!((ended.forth, ended.back), (0, 0));
+        // Neither side may wait for the other any longer.
+        assert_eq!(visitor.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(origin.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_of_either_side_begin_the_limit_anew() {
+        let (mut visitor, mut origin, task) = tunnel(1024);
+        for _ in 0..3 {
+            sleep(ALMOST).await;
+            pass(&mut visitor, &mut origin, b"ask").await;
+            sleep(ALMOST).await;
+            pass(&mut origin, &mut visitor, b"tell").await;
+        }
+        assert!(!task.is_finished(), "never silent for so long, however old");
+        let ended = is_cut(task, Instant::now()).await;
+        assert_eq!((ended.forth, ended.back), (9, 12));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_of_one_side_begins_the_limit_anew_once() {
+        let (mut visitor, mut origin, task) = tunnel(1024);
+        sleep(ALMOST).await;
+        visitor.shutdown().await.unwrap();
+        assert_eq!(origin.read(&mut [0]).await.unwrap(), 0, "it is passed on");
+        let quiet = Instant::now();
+        sleep(ALMOST).await;
+        assert!(!task.is_finished(), "the other way goes on");
+        is_cut(task, quiet).await;
+    }
+
+    /// Bytes that the other side does not take are not moved: a stuck reader is silence, too.
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_takes_nothing_is_silence() {
+        let (mut visitor, origin, task) = tunnel(16);
+        let quiet = Instant::now();
+        let writer = tokio::spawn(async move { visitor.write_all(&[7; 1_000]).await });
+        let ended = is_cut(task, quiet).await;
+        assert_eq!(ended.forth, 16, "what the stream to the other side has room for");
+        assert!(writer.await.unwrap().is_err(), "the writer learns of it");
+        drop(origin);
+    }
+
+    /// For control: a tunnel whose sides end by themselves is no error, however late in the limit.
+    #[tokio::test(start_paused = true)]
+    async fn both_ends_end_a_tunnel_in_order() {
+        let (mut visitor, mut origin, task) = tunnel(1024);
+        pass(&mut visitor, &mut origin, b"ask").await;
+        sleep(ALMOST).await;
+        origin.shutdown().await.unwrap();
+        visitor.shutdown().await.unwrap();
+        let ended = task.await.unwrap();
+        assert!(ended.result.is_ok(), "{:?}", ended.result);
+        assert_eq!((ended.forth, ended.back), (3, 0));
+    }
+}
