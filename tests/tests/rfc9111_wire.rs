@@ -53,6 +53,12 @@ groups! {
     preconditions: validation::preconditions;
     ranges: validation::ranges;
     freshening: validation::freshening;
+    parts_completed: parts::completed;
+    parts_unfit: parts::unfit;
+    parts_left_alone: parts::left_alone;
+    parts_under_way: parts::under_way;
+    another_tag_asked_again: another_tag::asked_again;
+    another_tag_the_same: another_tag::the_same;
     not_modified_fields: validation::not_modified_fields;
     directives_of_requests: requests::directives;
     methods: requests::methods;

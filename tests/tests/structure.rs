@@ -38,6 +38,16 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         &["std::fs", "crate::disk"],
         "the way of a request reads no disk",
     ),
+    (
+        "edge-node/cache/src/complete.rs",
+        &["std::fs", "crate::disk", "crate::freshness"],
+        "completing a part decides nothing on freshness",
+    ),
+    (
+        "edge-node/cache/src/confirm.rs",
+        &["std::fs", "crate::disk", "Source"],
+        "what a 304 means asks no source",
+    ),
     ("edge-node/cache/src/site.rs", &["std::fs", "tokio"], "a site's purges are data"),
     ("edge-node/cache/src/purge_index.rs", PURE, "the purge index is data"),
     ("edge-node/cache/src/disk/record.rs", PURE, "records are values"),
@@ -68,6 +78,11 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         "edge-node/src/routing.rs",
         &["tokio", "pingora", "crate::serve", "crate::front", "crate::admit", "SystemTime::now"],
         "routing is pure",
+    ),
+    (
+        "edge-node/src/front/short_file.rs",
+        &["http::", "h2::", "crate::serve", "verge_cache"],
+        "the log is told, and nothing else",
     ),
     (
         "edge-node/src/front/tunnel.rs",

@@ -134,8 +134,7 @@ impl Inner {
                     delimited: true,
                 };
                 let received = self.settings.clock.now();
-                let exchange =
-                    Exchange { response, requested: begun.at, received, conditional: true };
+                let exchange = Exchange::new(response, begun.at, received, true);
                 let job = Job {
                     inner: Arc::clone(self),
                     site: self.site(ask.request.site),
@@ -147,6 +146,7 @@ impl Inner {
                     stale: Some(Arc::clone(stored)),
                     wanted_if_error: 0,
                     asked: None,
+                    completion: None,
                     background: true,
                     epoch: begun.epoch,
                     guard: Some(begun.guard),

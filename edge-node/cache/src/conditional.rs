@@ -66,12 +66,24 @@ pub(crate) fn list_members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether an entity-tag is a strong one (RFC 9110 section 8.8.1).
+#[must_use]
+pub fn is_strong(tag: &HeaderValue) -> bool {
+    tag.as_bytes().trim_ascii().starts_with(b"\"")
+}
+
+/// Weak comparison of two entity-tags (RFC 9110 section 8.8.3.2).
+#[must_use]
+pub fn same_opaque(one: &HeaderValue, other: &HeaderValue) -> bool {
+    opaque(one.as_bytes()) == opaque(other.as_bytes())
+}
+
 /// What tells that two parts are of the same representation: a strong entity-tag, or a date that is as
 /// good as one (RFC 9110 section 8.8.2.2, RFC 9111 section 3.4).
 #[must_use]
 pub fn strong_validator(response: &HeaderMap) -> Option<HeaderValue> {
     if let Some(tag) = response.get(ETAG) {
-        return tag.as_bytes().trim_ascii().starts_with(b"\"").then(|| tag.clone());
+        return is_strong(tag).then(|| tag.clone());
     }
     let modified = date::field(response, &LAST_MODIFIED)?;
     let strong = date::field(response, &DATE).is_some_and(|date| date > modified);

@@ -1,27 +1,25 @@
 //! A fill's own task: asks the source, confirms or replaces what is stored, and pours the content into
 //! the buffer that everybody reads. No visitor owns it; epochs are noted before the source is asked.
 
-use crate::api::{Source, SourceRequest, SourceResponse, StreamBody};
+use crate::api::{Source, SourceError, SourceRequest, SourceResponse, StreamBody};
 use crate::buffer::Keeping;
 use crate::cache::{Inner, Passing};
 use crate::clock::Now;
-use crate::compress;
+use crate::complete::{Completed, Completion};
+use crate::confirm::{self, for_one_visitor};
 use crate::error::BodyError;
 use crate::fill::{Answer, Fill, Head, Progress};
 use crate::freshness::{self, Input, Judgement, NotStored};
 use crate::keep::{Dropped, Keeper, Kept};
 use crate::lookup::may_stand_in;
-use crate::object::{Epoch, Fields, Parts, StoredObject, VERGE_CODED, merge, with_date};
+use crate::object::{Epoch, Fields, StoredObject, VERGE_CODED, with_date};
 use crate::purge_index::Verdict;
-use crate::shape;
 use crate::site::{EpochGuard, SiteState};
 use crate::slices::{self, Asked};
 use crate::store::Inserted;
 use crate::tags::Tags;
 use crate::vary::{self, Selection, Vary};
-use http::header::{
-    CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use std::sync::Arc;
@@ -44,6 +42,8 @@ pub(crate) struct Job {
     pub(crate) wanted_if_error: u64,
     /// The part that the source is asked for; all of the representation when there is none.
     pub(crate) asked: Option<Asked>,
+    /// The stored part whose missing bytes the source is asked for.
+    pub(crate) completion: Option<Completion>,
     /// Nobody waits for it, and it is to be finished all the same.
     pub(crate) background: bool,
     pub(crate) epoch: Epoch,
@@ -57,6 +57,8 @@ pub(crate) struct Exchange {
     pub(crate) received: Now,
     /// Validators of ours were sent.
     pub(crate) conditional: bool,
+    /// The status that the source sent.
+    pub(crate) source_status: StatusCode,
 }
 
 /// Ends the fill however its task ends, so that no reader waits for ever.
@@ -77,19 +79,44 @@ impl Drop for Ender {
     }
 }
 
+// === impl Exchange ===
+
+impl Exchange {
+    pub(crate) fn new(
+        response: SourceResponse,
+        requested: Now,
+        received: Now,
+        conditional: bool,
+    ) -> Exchange {
+        let source_status = response.status;
+        Exchange { response, requested, received, conditional, source_status }
+    }
+
+    /// Whether it is a 304 to validators of ours.
+    fn confirms(&self) -> bool {
+        self.conditional && self.source_status == StatusCode::NOT_MODIFIED
+    }
+
+    /// Whether a request without conditions got nothing that answers it.
+    fn is_no_answer(&self) -> bool {
+        self.source_status == StatusCode::NOT_MODIFIED || self.source_status.as_u16() >= 500
+    }
+}
+
+// === impl Job ===
+
 impl Job {
     /// Runs the fill to its end.
     pub(crate) async fn run(mut self) {
         let _ender =
             Ender { inner: Arc::clone(&self.inner), fill: Arc::clone(&self.fill), hash: self.hash };
         loop {
-            self.inner.counters.fetches.fetch_add(1, Ordering::Relaxed);
-            let exchange = match self.exchange().await {
+            let exchange = match self.ask().await {
                 Ok(exchange) => exchange,
                 Err(error) => return self.fail(error),
             };
             let status = exchange.response.status;
-            if status == StatusCode::NOT_MODIFIED && exchange.conditional {
+            if exchange.confirms() {
                 if let Some((object, stored)) = self.confirm(&exchange) {
                     return self.answer(object, Answer::Revalidated { stored });
                 }
@@ -103,27 +130,48 @@ impl Job {
             {
                 return self.answer(object, Answer::StaleIfError(Some(status)));
             }
-            return Box::pin(self.receive(exchange)).await;
+            let Completed::Answer(exchange) = self.complete(exchange).await else {
+                self.renew();
+                continue;
+            };
+            return Box::pin(self.receive(*exchange)).await;
         }
     }
 
-    async fn exchange(&self) -> Result<Exchange, crate::api::SourceError> {
+    /// Asks the source; once more, and without conditions, when its 304 is for another representation
+    /// than the stored one (RFC 9111 section 4.3.4). Where nothing comes of that, the 304 counts: it was
+    /// the answer to the stored entity-tag, and the alternative is an error.
+    async fn ask(&mut self) -> Result<Exchange, SourceError> {
+        let exchange = self.exchange(true).await?;
+        if !exchange.confirms() || !self.is_of_another(&exchange) {
+            return Ok(exchange);
+        }
+        match self.exchange(false).await {
+            Ok(whole) if !whole.is_no_answer() => Ok(whole),
+            Ok(_) | Err(_) => Ok(exchange),
+        }
+    }
+
+    /// Asks the source once; with validators of what is stored, if those are wanted.
+    async fn exchange(&mut self, validate: bool) -> Result<Exchange, SourceError> {
+        self.inner.counters.fetches.fetch_add(1, Ordering::Relaxed);
         let mut headers = self.request.clone();
-        let conditional = match &self.stale {
+        let conditional = match self.stale.as_ref().filter(|_| validate) {
             // Asked after the epoch was noted: a purge before it is seen here, a later one afterwards.
             Some(object) if object.verdict() != Verdict::Dead => {
-                add_validators(object, &mut headers)
+                confirm::add_validators(object, &mut headers)
             }
             _ => false,
         };
         if let Some(asked) = &self.asked {
             asked.put(&mut headers);
         }
+        self.ask_for_rest(&mut headers);
         let requested = self.inner.settings.clock.now();
         let request = SourceRequest { method: Method::GET, headers };
         let response = self.source.fetch(request).await?;
         let received = self.inner.settings.clock.now();
-        Ok(Exchange { response, requested, received, conditional })
+        Ok(Exchange::new(response, requested, received, conditional))
     }
 
     /// Notes a new epoch before the source is asked again.
@@ -138,7 +186,7 @@ impl Job {
         self.inner.flights.leave(self.hash, &self.fill);
     }
 
-    fn fail(&self, error: crate::api::SourceError) {
+    fn fail(&self, error: SourceError) {
         match self.stand_in() {
             Some(object) => self.answer(object, Answer::StaleIfError(None)),
             None => {
@@ -168,57 +216,8 @@ impl Job {
             .then(|| Arc::clone(object))
     }
 
-    /// The stored object as a 304 confirms it, and updated by it (RFC 9111 section 4.3.4). `None` when
-    /// a purge since the request was sent selects it.
-    pub(crate) fn confirm(&self, exchange: &Exchange) -> Option<(Arc<StoredObject>, bool)> {
-        let stale = self.stale.as_ref()?;
-        let mut update = exchange.response.headers.clone();
-        with_date(&mut update, exchange.received.wall);
-        let stored = stale.fields();
-        let coded = stored.hidden.get(VERGE_CODED).and_then(shape::form_of);
-        let mut headers = merge(&stored, &update);
-        if let Some(form) = coded {
-            compress::apply(&mut headers, form);
-        }
-        let judged = HeaderMap::clone(&headers);
-        let judgement = self.judge(stale.status, &judged, &exchange.response.headers, exchange);
-        let tags = self.tags(&headers);
-        let mut fields = Fields::part(headers, &judgement.excluded, self.policy.browser_ttl);
-        fields.personal.clear();
-        let parts = Parts {
-            key: stale.key.clone(),
-            site: Arc::clone(&self.site),
-            status: stale.status,
-            fields,
-            freshness: judgement.freshness,
-            selection: self.selection(&judged).ok()?.map(Box::new),
-            tags,
-            span: None,
-            epoch: self.epoch,
-        };
-        let object = Arc::new(StoredObject::with_content(parts, stale.shared_content()));
-        let mut refreshed = false;
-        match judgement.refused {
-            None => match self.put(&object) {
-                Inserted::Purged => return None,
-                Inserted::Stored => {
-                    refreshed = true;
-                    self.inner.rewrite(&object);
-                }
-                Inserted::Collision | Inserted::Outdated => {}
-            },
-            Some(reason) => {
-                self.inner.note(reason);
-                if !for_one_visitor(reason) {
-                    self.drop_stale();
-                }
-            }
-        }
-        (object.verdict() != Verdict::Dead).then_some((object, refreshed))
-    }
-
     /// Judges fields; `Age` is taken from the message that came now.
-    fn judge(
+    pub(crate) fn judge(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
@@ -240,7 +239,7 @@ impl Job {
         })
     }
 
-    fn selection(&self, headers: &HeaderMap) -> Result<Option<Selection>, NotStored> {
+    pub(crate) fn selection(&self, headers: &HeaderMap) -> Result<Option<Selection>, NotStored> {
         match vary::parse(headers) {
             Vary::None => Ok(None),
             Vary::Fields(names) => {
@@ -272,13 +271,6 @@ impl Job {
             Inserted::Collision | Inserted::Outdated => 0,
         };
         inserted
-    }
-
-    /// What is stored is no longer what the source answers.
-    fn drop_stale(&self) {
-        if let Some(stale) = &self.stale {
-            self.inner.store.retain(self.hash, |object| !std::ptr::eq(object, &raw const **stale));
-        }
     }
 
     /// A full response: decides on it, lets the readers know, and takes in the content.
@@ -379,7 +371,19 @@ impl Job {
         if let Some(age) = age {
             fields.visible.insert(http::header::AGE, age);
         }
-        Head { status, fields, judgement, selection, tags, span, length, shared, stored, too_large }
+        Head {
+            status,
+            source_status: exchange.source_status,
+            fields,
+            judgement,
+            selection,
+            tags,
+            span,
+            length,
+            shared,
+            stored,
+            too_large,
+        }
     }
 
     /// A failing source is not asked by every waiter in turn: those who waited get its failure, unless
@@ -454,7 +458,7 @@ impl Job {
         self.fill.keep(Keeping::Unread);
     }
 
-    fn tags(&self, headers: &HeaderMap) -> Tags {
+    pub(crate) fn tags(&self, headers: &HeaderMap) -> Tags {
         let tags = Tags::of(headers, &self.policy.tags);
         self.inner.counters.ignored_tags.fetch_add(tags.ignored as u64, Ordering::Relaxed);
         tags
@@ -464,29 +468,6 @@ impl Job {
 /// No content.
 pub(crate) fn empty() -> StreamBody {
     http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-/// Whether it is the request that keeps a response out of the store: what is stored for others stays.
-fn for_one_visitor(reason: NotStored) -> bool {
-    matches!(reason, NotStored::Authorization | NotStored::Cookie)
-}
-
-/// `If-None-Match` and `If-Modified-Since` of ours; whether there was anything to send.
-fn add_validators(object: &StoredObject, headers: &mut HeaderMap) -> bool {
-    let validator = object.field(&ETAG).is_some() || object.field(&LAST_MODIFIED).is_some();
-    if !validator || object.status != StatusCode::OK {
-        return false;
-    }
-    let fields = object.fields().original();
-    let coded = fields.contains_key(VERGE_CODED);
-    if let Some(tag) = fields.get(ETAG) {
-        let own = compress::origin_etag(tag).filter(|_| coded);
-        headers.insert(IF_NONE_MATCH, own.unwrap_or_else(|| tag.clone()));
-    }
-    if let Some(modified) = fields.get(LAST_MODIFIED) {
-        headers.insert(IF_MODIFIED_SINCE, modified.clone());
-    }
-    true
 }
 
 /// The length that the source declares for the content that follows.

@@ -57,6 +57,8 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) status: StatusCode,
+    /// The status that the source sent: another one where parts of a representation make the whole.
+    pub(crate) source_status: StatusCode,
     pub(crate) fields: Fields,
     pub(crate) judgement: Judgement,
     pub(crate) selection: Option<Selection>,

@@ -102,7 +102,13 @@ pub(crate) fn staleness(object: &StoredObject, soft: Option<u64>, mono: u64) -> 
     Some(freshness.staleness_ms(mono).max(purged.unwrap_or(0)))
 }
 
-fn weigh(object: &Arc<StoredObject>, ask: &Ask<'_>, soft: Option<u64>, mono: u64) -> Lookup {
+/// What a stored object is good for, given that the request selects it.
+pub(crate) fn weigh(
+    object: &Arc<StoredObject>,
+    ask: &Ask<'_>,
+    soft: Option<u64>,
+    mono: u64,
+) -> Lookup {
     let freshness = &object.freshness;
     let wanted = &ask.directives;
     let old = wanted.max_age.is_some_and(|most| freshness.age(mono) > most)

@@ -108,7 +108,7 @@ impl Inner {
         let freshness = &head.judgement.freshness;
         let status = CacheStatus {
             forward: Some(Forward::Partial),
-            forward_status: Some(head.status),
+            forward_status: Some(head.source_status),
             stored: head.stored,
             ttl: Some(freshness.ttl(mono)),
             ..CacheStatus::default()

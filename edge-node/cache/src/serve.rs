@@ -110,6 +110,10 @@ impl Inner {
             }
             if need.collapse && need.stale.is_none() {
                 need.asked = Asked::cold(ask.request.headers);
+                // Where nothing is stored at all there is nothing to look for.
+                if matches!(need.forward, Forward::Partial | Forward::VaryMiss) {
+                    need.completion = self.completion(&ask);
+                }
             }
             let (reader, leader) = match self.join(&ask, &need, &source) {
                 Joined::Leader(reader) => (reader, true),
@@ -315,7 +319,7 @@ impl Inner {
         let status = CacheStatus {
             hit: false,
             forward: Some(need.forward),
-            forward_status: Some(head.status),
+            forward_status: Some(head.source_status),
             stored: head.stored,
             collapsed: !leader,
             ttl: head.stored.then(|| freshness.ttl(mono)),

@@ -4,6 +4,7 @@
 use crate::api::Source;
 use crate::cache::Inner;
 use crate::cache_status::Forward;
+use crate::complete::Completion;
 use crate::compress;
 use crate::fetch::Job;
 use crate::fill::{Fill, Reader};
@@ -27,6 +28,8 @@ pub(crate) struct Need {
     pub(crate) hint: Option<Selection>,
     /// The part that is needed; all of it when there is none.
     pub(crate) asked: Option<Asked>,
+    /// The stored part whose missing bytes are enough.
+    pub(crate) completion: Option<Completion>,
     /// A word for `Cache-Status`.
     pub(crate) detail: Option<&'static str>,
 }
@@ -43,7 +46,15 @@ pub(crate) enum Joined {
 
 impl Need {
     pub(crate) fn new(forward: Forward, collapse: bool) -> Need {
-        Need { forward, stale: None, collapse, hint: None, asked: None, detail: None }
+        Need {
+            forward,
+            stale: None,
+            collapse,
+            hint: None,
+            asked: None,
+            completion: None,
+            detail: None,
+        }
     }
 
     /// A part, which others may share.
@@ -80,7 +91,8 @@ impl Inner {
                     return Joined::Stored(again);
                 }
             }
-            let oldest = need.stale.as_ref().map(|stale| stale.epoch.applied);
+            let part = need.completion.as_ref().map(|completion| completion.epoch().applied);
+            let oldest = need.stale.as_ref().map(|stale| stale.epoch.applied).or(part);
             let (epoch, guard) = site.hold(oldest);
             let hint =
                 need.hint.clone().or_else(|| need.stale.as_ref()?.selection.as_deref().cloned());
@@ -150,6 +162,7 @@ impl Inner {
             stale: need.stale.clone(),
             wanted_if_error: ask.directives.stale_if_error.unwrap_or(0),
             asked: need.asked.clone(),
+            completion: need.completion.clone(),
             background,
             epoch,
             guard: Some(guard),

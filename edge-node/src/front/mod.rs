@@ -4,6 +4,7 @@
 mod deadline;
 pub mod http1;
 mod http2;
+mod short_file;
 #[cfg(test)]
 mod testing;
 mod tunnel;

@@ -8,6 +8,7 @@ use super::write::{self, Asked, Delimited};
 use super::{Http1, Turn, wire};
 use crate::body::Body;
 use crate::body::file::{FilePart, PIECE, Pieces};
+use crate::front::short_file;
 use crate::listen::Io;
 use crate::respond;
 use crate::serve::{Content, FastHit, Reply};
@@ -131,7 +132,7 @@ impl Http1 {
         Ok(match end {
             FileEnd::Whole => (file.sent(), Sent::Whole),
             FileEnd::Short(error) => {
-                tracing::warn!(%error, "a stored file is short");
+                short_file::warn(&error);
                 (file.sent(), Sent::Cut)
             }
         })
@@ -154,7 +155,7 @@ impl Http1 {
                 Ok(Some(piece)) => (piece, None),
                 Ok(None) => (Bytes::new(), Some(Sent::Whole)),
                 Err(error) => {
-                    tracing::warn!(%error, "a stored file is short");
+                    short_file::warn(&error);
                     (Bytes::new(), Some(Sent::Cut))
                 }
             };

@@ -3,6 +3,7 @@
 use super::SEND_BUFFER;
 use crate::body::Body;
 use crate::body::file::{FilePart, Pieces};
+use crate::front::short_file;
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::header::{CONNECTION, DATE, HeaderName, TRANSFER_ENCODING, UPGRADE};
@@ -101,7 +102,7 @@ pub(super) async fn send_file(
             }
             Ok(None) => return Ok((count, true)),
             Err(error) => {
-                tracing::warn!(%error, "a stored file is short");
+                short_file::warn(&error);
                 sender.send_reset(Reason::INTERNAL_ERROR);
                 return Ok((count, false));
             }
