@@ -56,6 +56,13 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         &["crate::serve", "crate::fetch", "crate::lookup", "crate::cache"],
         "the disk tier decides nothing",
     ),
+    ("edge-node/cache/src/cells.rs", PURE, "a table of values"),
+    (
+        "edge-node/cache/src/fifo.rs",
+        &["std::fs", "tokio", "crate::store", "crate::object"],
+        "an order of eviction knows nothing of what is evicted",
+    ),
+    ("edge-node/cache/src/fields.rs", PURE, "fields are values"),
     ("edge-node/cache/src/key.rs", PURE, "keys are values"),
     ("edge-node/cache/src/key_parts.rs", PURE, "keys are values"),
     ("edge-node/cache/src/key_codec.rs", PURE, "keys are values"),

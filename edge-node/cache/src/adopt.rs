@@ -9,12 +9,13 @@ use crate::compress;
 use crate::directives::RequestDirectives;
 use crate::error::CacheError;
 use crate::fetch::{Exchange, Job};
+use crate::fields::VERGE_CODED;
 use crate::fill::Fill;
 use crate::freshness::{self, Input};
 use crate::key::KeyRef;
 use crate::lookup::Ask;
 use crate::methods::{self, HeadUpdate};
-use crate::object::{Epoch, StoredObject, VERGE_CODED};
+use crate::object::{Epoch, StoredObject};
 use crate::site::EpochGuard;
 use crate::start::Need;
 use futures::future::BoxFuture;
@@ -113,7 +114,7 @@ impl Inner {
     pub(crate) fn weigh_head(
         self: &Arc<Self>,
         ask: &Ask<'_>,
-        stored: &Arc<StoredObject>,
+        stored: &StoredObject,
         begun: Begun,
         (status, headers): (StatusCode, &http::HeaderMap),
     ) {
@@ -143,7 +144,7 @@ impl Inner {
                     source: Arc::new(Once(Mutex::new(None))),
                     request: http::HeaderMap::new(),
                     policy: Arc::clone(ask.request.policy),
-                    stale: Some(Arc::clone(stored)),
+                    stale: Some(stored.clone()),
                     wanted_if_error: 0,
                     asked: None,
                     completion: None,

@@ -66,7 +66,7 @@ pub struct Cache {
 #[derive(Debug, Clone)]
 pub struct Hit {
     /// The response.
-    pub object: Arc<StoredObject>,
+    pub object: StoredObject,
     /// Its content.
     pub content: HitContent,
     /// Its age in seconds.
@@ -244,8 +244,8 @@ impl Cache {
             return None;
         }
         let key = KeyRef::of(request);
-        let entry = self.inner.store.get(key.hash(&self.inner.hasher), &key)?;
-        let object = entry.select(request.headers)?;
+        let hash = key.hash(&self.inner.hasher);
+        let object = self.inner.store.select(hash, &key, request.headers)?;
         let mono = self.inner.settings.clock.mono();
         if !object.freshness.is_fresh(mono) || object.verdict() != Verdict::Alive {
             return None;

@@ -8,7 +8,6 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use verge_config::purge::{Selector, UrlParts, normalise_host};
 
@@ -30,7 +29,7 @@ struct Inner {
 
 /// An object, in the order of its URL; two of one URL are told apart by where they lie in memory.
 #[derive(Debug, Clone)]
-struct Listed(Arc<StoredObject>);
+struct Listed(StoredObject);
 
 /// A place in that order.
 trait Place {
@@ -43,7 +42,7 @@ struct At<'a>(&'a str, &'a str);
 
 impl Place for Listed {
     fn place(&self) -> (&str, &str, usize) {
-        (self.0.key.host(), self.0.key.path(), Arc::as_ptr(&self.0).addr())
+        (self.0.key.host(), self.0.key.path(), self.0.address())
     }
 }
 
@@ -93,7 +92,7 @@ impl PartialOrd for Listed {
 
 impl PartialEq for Listed {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        self.0.is(&other.0)
     }
 }
 
@@ -101,7 +100,7 @@ impl Eq for Listed {}
 
 impl std::hash::Hash for Listed {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).addr().hash(state);
+        self.0.address().hash(state);
     }
 }
 
@@ -109,12 +108,12 @@ impl std::hash::Hash for Listed {
 
 impl Catalogue {
     /// An entry with the object came into the store.
-    pub(crate) fn add(&self, object: &Arc<StoredObject>) {
+    pub(crate) fn add(&self, object: &StoredObject) {
         let mut inner = self.inner.lock();
         if object.holders.fetch_add(1, Relaxed) > 0 {
             return;
         }
-        let listed = Listed(Arc::clone(object));
+        let listed = Listed(object.clone());
         match inner.hosts.get_mut(object.key.host()) {
             Some(count) => *count += 1,
             None => {
@@ -136,12 +135,12 @@ impl Catalogue {
     }
 
     /// An entry with the object has left the store.
-    pub(crate) fn remove(&self, object: &Arc<StoredObject>) {
+    pub(crate) fn remove(&self, object: &StoredObject) {
         let mut inner = self.inner.lock();
         if object.holders.fetch_sub(1, Relaxed) > 1 {
             return;
         }
-        let listed = Listed(Arc::clone(object));
+        let listed = Listed(object.clone());
         inner.urls.remove(&listed);
         if let Some(count) = inner.hosts.get_mut(object.key.host()) {
             *count -= 1;
@@ -167,7 +166,7 @@ impl Catalogue {
 
     /// The objects among which everything is that the selectors are for; some that they are not for may
     /// be among them, none twice.
-    pub(crate) fn candidates(&self, selectors: &[Selector]) -> Vec<Arc<StoredObject>> {
+    pub(crate) fn candidates(&self, selectors: &[Selector]) -> Vec<StoredObject> {
         let inner = self.inner.lock();
         let mut found = Vec::new();
         for selector in selectors {
@@ -175,7 +174,7 @@ impl Catalogue {
         }
         if selectors.len() > 1 {
             let mut seen = AHashSet::with_capacity(found.len());
-            found.retain(|object| seen.insert(Arc::as_ptr(object).addr()));
+            found.retain(|object| seen.insert(object.address()));
         }
         found
     }
@@ -193,13 +192,13 @@ impl Catalogue {
 }
 
 impl Inner {
-    fn collect(&self, selector: &Selector, found: &mut Vec<Arc<StoredObject>>) {
+    fn collect(&self, selector: &Selector, found: &mut Vec<StoredObject>) {
         match selector {
-            Selector::Everything(_) => found.extend(self.urls.iter().map(|l| Arc::clone(&l.0))),
+            Selector::Everything(_) => found.extend(self.urls.iter().map(|l| l.0.clone())),
             Selector::Host(host) => self.below(&normalise_host(host), "", found),
             Selector::Tag(tag) => {
                 let tagged = self.tags.get(crate::tags::normal(tag).as_str());
-                found.extend(tagged.into_iter().flatten().map(|l| Arc::clone(&l.0)));
+                found.extend(tagged.into_iter().flatten().map(|l| l.0.clone()));
             }
             Selector::Url(url) => {
                 if let Some(parts) = UrlParts::parse(url) {
@@ -224,11 +223,7 @@ impl Inner {
         }
     }
 
-    fn from<'s>(
-        &'s self,
-        host: &'s str,
-        path: &'s str,
-    ) -> impl Iterator<Item = &'s Arc<StoredObject>> {
+    fn from<'s>(&'s self, host: &'s str, path: &'s str) -> impl Iterator<Item = &'s StoredObject> {
         let at = At(host, path);
         let start: &dyn Place = &at;
         self.urls
@@ -237,12 +232,12 @@ impl Inner {
             .take_while(move |object| object.key.host() == host)
     }
 
-    fn at(&self, host: &str, path: &str, found: &mut Vec<Arc<StoredObject>>) {
+    fn at(&self, host: &str, path: &str, found: &mut Vec<StoredObject>) {
         found.extend(self.from(host, path).take_while(|object| object.key.path() == path).cloned());
     }
 
-    fn below(&self, host: &str, prefix: &str, found: &mut Vec<Arc<StoredObject>>) {
-        let within = |object: &&Arc<StoredObject>| object.key.path().starts_with(prefix);
+    fn below(&self, host: &str, prefix: &str, found: &mut Vec<StoredObject>) {
+        let within = |object: &&StoredObject| object.key.path().starts_with(prefix);
         found.extend(self.from(host, prefix).take_while(within).cloned());
     }
 }

@@ -6,15 +6,15 @@ use crate::api::SourceResponse;
 use crate::cache::Inner;
 use crate::conditional;
 use crate::fetch::{Exchange, Job, declared_length, empty};
+use crate::fields::{merge, with_date};
 use crate::lookup::{Ask, Lookup, weigh};
-use crate::object::{Epoch, StoredObject, merge, with_date};
+use crate::object::{Epoch, StoredObject};
 use crate::purge_index::Verdict;
 use crate::range::{ContentRange, Part};
 use crate::slices::{Available, chain};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Full};
-use std::sync::Arc;
 
 /// A part is worth completing when it is at least the n-th part of the whole. A source that refuses is
 /// asked twice, and its visitors wait for both answers: what is saved has to make up for that.
@@ -23,7 +23,7 @@ const WORTH_ONE_OF: u64 = 8;
 /// A stored part that begins with the first byte, and what is missing of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Completion {
-    part: Arc<StoredObject>,
+    part: StoredObject,
     /// Its strong validator.
     of: HeaderValue,
     /// The first byte that is missing.
@@ -44,14 +44,14 @@ pub(crate) enum Completed {
 
 impl Completion {
     /// The completion of a stored part, where it has one.
-    fn of(part: &Arc<StoredObject>) -> Option<Completion> {
+    fn of(part: &StoredObject) -> Option<Completion> {
         let Available { start, len, total } = Available::of(part);
         let total = total.filter(|total| *total <= len.saturating_mul(WORTH_ONE_OF))?;
         if part.span.is_none() || start != 0 || len >= total {
             return None;
         }
         let of = conditional::strong_validator(&part.headers())?;
-        Some(Completion { part: Arc::clone(part), of, from: len, total })
+        Some(Completion { part: part.clone(), of, from: len, total })
     }
 
     /// When the part was fetched, in the order of purges.

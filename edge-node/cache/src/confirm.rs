@@ -4,8 +4,9 @@
 use crate::compress;
 use crate::conditional;
 use crate::fetch::{Exchange, Job};
+use crate::fields::{Fields, VERGE_CODED, merge, with_date, with_length};
 use crate::freshness::NotStored;
-use crate::object::{Fields, Parts, StoredObject, VERGE_CODED, merge, with_date, with_length};
+use crate::object::{Parts, StoredObject};
 use crate::purge_index::Verdict;
 use crate::shape;
 use crate::store::Inserted;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 impl Job {
     /// The stored object as a 304 confirms it, and updated by it (RFC 9111 section 4.3.4). `None` when
     /// a purge since the request was sent selects it.
-    pub(crate) fn confirm(&self, exchange: &Exchange) -> Option<(Arc<StoredObject>, bool)> {
+    pub(crate) fn confirm(&self, exchange: &Exchange) -> Option<(StoredObject, bool)> {
         let stale = self.stale.as_ref()?;
         let mut update = exchange.response.headers.clone();
         with_date(&mut update, exchange.received.wall);
@@ -44,7 +45,7 @@ impl Job {
             span: None,
             epoch: self.epoch,
         };
-        let object = Arc::new(StoredObject::with_content(parts, stale.shared_content()));
+        let object = StoredObject::with_content(parts, stale.shared_content());
         let mut refreshed = false;
         match judgement.refused {
             None => match self.put(&object) {

@@ -93,7 +93,7 @@ impl Cache {
                 None => (State::Absent, None),
             },
         };
-        let object = object.as_deref();
+        let object = object.as_ref();
         let not_stored = match object {
             Some(_) => None,
             None => self.inner.why_not_stored(hash),

@@ -8,11 +8,12 @@ use crate::clock::Now;
 use crate::complete::{Completed, Completion};
 use crate::confirm::{self, for_one_visitor};
 use crate::error::BodyError;
+use crate::fields::{Fields, VERGE_CODED, with_date};
 use crate::fill::{Answer, Fill, Head, Progress};
 use crate::freshness::{self, Input, Judgement, NotStored};
 use crate::keep::{Dropped, Keeper, Kept};
 use crate::lookup::may_stand_in;
-use crate::object::{Epoch, Fields, StoredObject, VERGE_CODED, with_date};
+use crate::object::{Epoch, StoredObject};
 use crate::purge_index::Verdict;
 use crate::site::{EpochGuard, SiteState};
 use crate::slices::{self, Asked};
@@ -37,7 +38,7 @@ pub(crate) struct Job {
     pub(crate) request: HeaderMap,
     pub(crate) policy: Arc<CachePolicy>,
     /// What is stored and stale: to be confirmed, or to stand in when the source fails.
-    pub(crate) stale: Option<Arc<StoredObject>>,
+    pub(crate) stale: Option<StoredObject>,
     /// For how long the visitor takes a stale response when the source fails, in seconds.
     pub(crate) wanted_if_error: u64,
     /// The part that the source is asked for; all of the representation when there is none.
@@ -198,14 +199,14 @@ impl Job {
         }
     }
 
-    fn answer(&self, object: Arc<StoredObject>, answer: Answer) {
+    fn answer(&self, object: StoredObject, answer: Answer) {
         self.leave();
         self.fill.publish(Progress::Object(object, answer));
         self.fill.finish(Ok(()));
     }
 
     /// The stored object that may be served in the place of a failure.
-    fn stand_in(&self) -> Option<Arc<StoredObject>> {
+    fn stand_in(&self) -> Option<StoredObject> {
         let object = self.stale.as_ref()?;
         let soft = match object.verdict() {
             Verdict::Dead => return None,
@@ -213,7 +214,7 @@ impl Job {
             Verdict::Alive => None,
         };
         may_stand_in(object, soft, self.wanted_if_error, self.inner.settings.clock.mono())
-            .then(|| Arc::clone(object))
+            .then(|| object.clone())
     }
 
     /// Judges fields; `Age` is taken from the message that came now.
@@ -256,7 +257,7 @@ impl Job {
     }
 
     /// Stores, unless the URI was invalidated meanwhile; that check and the insertion are one step.
-    pub(crate) fn put(&self, object: &Arc<StoredObject>) -> Inserted {
+    pub(crate) fn put(&self, object: &StoredObject) -> Inserted {
         let inserted = self.inner.flights.with(self.hash, |_| {
             if self.fill.is_doomed() {
                 return Inserted::Purged;

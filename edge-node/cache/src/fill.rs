@@ -4,9 +4,10 @@
 use crate::api::{BoxError, SourceError};
 use crate::buffer::{self, Buffer, Keeping, Next};
 use crate::error::BodyError;
+use crate::fields::Fields;
 use crate::freshness::Judgement;
 use crate::key::{Key, KeyRef};
-use crate::object::{Fields, Span, StoredObject};
+use crate::object::{Span, StoredObject};
 use crate::open_file::OpenFile;
 use crate::slices::Asked;
 use crate::tags::Tags;
@@ -36,7 +37,7 @@ pub(crate) enum Progress {
     /// The source's header section is in; the content follows.
     Head(Arc<Head>),
     /// A stored response answers.
-    Object(Arc<StoredObject>, Answer),
+    Object(StoredObject, Answer),
     /// The source failed.
     Failed(Arc<SourceError>),
 }

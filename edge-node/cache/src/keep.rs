@@ -164,15 +164,15 @@ impl Inner {
     /// Makes an object of content that is all there. Where there is a disk tier, long content has its
     /// file when this returns, and short content is to be written with [`Inner::write`] once the object
     /// is in the store. `None` when it could not be kept anywhere.
-    pub(crate) async fn object(&self, parts: Parts, kept: Kept) -> Option<Arc<StoredObject>> {
+    pub(crate) async fn object(&self, parts: Parts, kept: Kept) -> Option<StoredObject> {
         match (self.store.disk(), kept) {
             (None, Kept::Memory(pieces)) if kept_len(&pieces) > INLINE_BYTES => {
                 let content = in_memory(&pieces);
-                Some(Arc::new(StoredObject::with_content(parts, content)))
+                Some(StoredObject::with_content(parts, content))
             }
             (None, Kept::Memory(pieces)) => {
                 let pieces: Vec<&[u8]> = pieces.iter().map(|piece| &piece[..]).collect();
-                Some(Arc::new(StoredObject::inline(parts, &pieces)))
+                Some(StoredObject::inline(parts, &pieces))
             }
             (None, Kept::File(_)) => None,
             (Some(disk), Kept::Memory(pieces)) => {
@@ -191,7 +191,7 @@ impl Inner {
 
     /// Writes the file of an object that is in the store without one. Where that fails, the object stays
     /// for as long as memory has room for it.
-    pub(crate) async fn write(&self, object: &Arc<StoredObject>) {
+    pub(crate) async fn write(&self, object: &StoredObject) {
         let (Content::Filed(filed), Some(disk)) = (&object.content, self.store.disk()) else {
             return;
         };
@@ -204,7 +204,7 @@ impl Inner {
     }
 
     /// The file of an object whose record has changed is told so, beside the work.
-    pub(crate) fn rewrite(&self, object: &Arc<StoredObject>) {
+    pub(crate) fn rewrite(&self, object: &StoredObject) {
         let (Content::Filed(_), Some(disk)) = (&object.content, self.store.disk()) else { return };
         let writer = Writer::new(self, disk, object);
         tokio::spawn(writer.run(|disk, filed, record| {
@@ -213,21 +213,21 @@ impl Inner {
     }
 }
 
-fn filed_object(parts: Parts, filed: &Arc<Filed>) -> Arc<StoredObject> {
-    Arc::new(StoredObject::with_content(parts, Content::Filed(Arc::clone(filed))))
+fn filed_object(parts: Parts, filed: &Arc<Filed>) -> StoredObject {
+    StoredObject::with_content(parts, Content::Filed(Arc::clone(filed)))
 }
 
 /// What is needed to write an object's record, on a thread that may wait.
 struct Writer {
     disk: Arc<Disk>,
-    object: Arc<StoredObject>,
+    object: StoredObject,
     now: (u64, u64),
 }
 
 impl Writer {
-    fn new(inner: &Inner, disk: &Arc<Disk>, object: &Arc<StoredObject>) -> Writer {
+    fn new(inner: &Inner, disk: &Arc<Disk>, object: &StoredObject) -> Writer {
         let now = inner.settings.clock.now();
-        Writer { disk: Arc::clone(disk), object: Arc::clone(object), now: (now.mono, now.wall) }
+        Writer { disk: Arc::clone(disk), object: object.clone(), now: (now.mono, now.wall) }
     }
 
     /// Does it; `None` when it failed.

@@ -11,7 +11,6 @@ use crate::slices;
 use crate::store::{Entry, Store};
 use crate::vary::Selection;
 use http::header::RANGE;
-use std::sync::Arc;
 
 /// A request with what is needed to look for it.
 pub(crate) struct Ask<'a> {
@@ -24,18 +23,18 @@ pub(crate) struct Ask<'a> {
 /// What the store has.
 pub(crate) enum Lookup {
     /// Fresh, and fresh enough for the request.
-    Fresh(Arc<StoredObject>),
+    Fresh(StoredObject),
     /// A fresh part of what is asked for: the rest can be had in slices.
-    Partial(Arc<StoredObject>),
+    Partial(StoredObject),
     /// Stale, and may be served as it is.
     Stale {
-        object: Arc<StoredObject>,
+        object: StoredObject,
         /// Whether it is to be revalidated meanwhile.
         refresh: bool,
     },
     /// To be confirmed by the source before it is used.
     Revalidate {
-        object: Arc<StoredObject>,
+        object: StoredObject,
         /// What the visitor's directives demand, rather than its staleness.
         forced: bool,
     },
@@ -53,7 +52,7 @@ pub(crate) fn lookup(store: &Store, ask: &Ask<'_>, mono: u64) -> Lookup {
     let Some(entry) = store.get(ask.hash, &ask.key) else {
         return Lookup::Miss { forward: Forward::UriMiss, hint: None };
     };
-    let selected = |object: &&Arc<StoredObject>| object.selected_by(ask.request.headers);
+    let selected = |object: &&StoredObject| object.selected_by(ask.request.headers);
     for object in entry.variants().filter(|o| o.span.is_none()).filter(selected) {
         match object.verdict() {
             Verdict::Dead => {}
@@ -63,26 +62,26 @@ pub(crate) fn lookup(store: &Store, ask: &Ask<'_>, mono: u64) -> Lookup {
     }
     if ask.request.headers.contains_key(RANGE) {
         let parts = entry.variants().filter(|object| object.span.is_some()).filter(selected);
-        let fresh = |object: &&Arc<StoredObject>| {
+        let fresh = |object: &&StoredObject| {
             object.verdict() == Verdict::Alive
                 && matches!(weigh(object, ask, None, mono), Lookup::Fresh(_))
         };
         let mut longer = None;
         for object in parts.filter(fresh) {
             if slices::answers(object, &ask.request) {
-                return Lookup::Fresh(Arc::clone(object));
+                return Lookup::Fresh(object.clone());
             }
             longer = longer.or_else(|| slices::extends(object, &ask.request).map(|_| object));
         }
         if let Some(object) = longer {
-            return Lookup::Partial(Arc::clone(object));
+            return Lookup::Partial(object.clone());
         }
     }
     miss(&entry, ask)
 }
 
 fn miss(entry: &Entry, ask: &Ask<'_>) -> Lookup {
-    let alive = |object: &&Arc<StoredObject>| object.verdict() != Verdict::Dead;
+    let alive = |object: &&StoredObject| object.verdict() != Verdict::Dead;
     let Some(object) = entry.variants().find(alive) else {
         return Lookup::Miss { forward: Forward::UriMiss, hint: None };
     };
@@ -103,12 +102,7 @@ pub(crate) fn staleness(object: &StoredObject, soft: Option<u64>, mono: u64) -> 
 }
 
 /// What a stored object is good for, given that the request selects it.
-pub(crate) fn weigh(
-    object: &Arc<StoredObject>,
-    ask: &Ask<'_>,
-    soft: Option<u64>,
-    mono: u64,
-) -> Lookup {
+pub(crate) fn weigh(object: &StoredObject, ask: &Ask<'_>, soft: Option<u64>, mono: u64) -> Lookup {
     let freshness = &object.freshness;
     let wanted = &ask.directives;
     let old = wanted.max_age.is_some_and(|most| freshness.age(mono) > most)
@@ -117,7 +111,7 @@ pub(crate) fn weigh(
     // A reload of what does not change while it is fresh (RFC 8246 section 2).
     let immutable = old && soft.is_none() && freshness.is_fresh(mono) && is_immutable(object);
     let too_old = old && !immutable;
-    let object = Arc::clone(object);
+    let object = object.clone();
     let Some(stale_ms) = staleness(&object, soft, mono) else {
         let left = freshness.ttl(mono).max(0).unsigned_abs();
         let too_short = wanted.min_fresh.is_some_and(|least| left < least);

@@ -3,27 +3,26 @@
 
 use crate::content::Content;
 use crate::disk::Filed;
-use crate::freshness::{Freshness, VERGE_CDN_CACHE_CONTROL};
+use crate::fields::{Fields, read_fields, room, write_block};
+use crate::freshness::Freshness;
 use crate::key::Key;
 use crate::purge_index::Verdict;
 use crate::site::SiteState;
-use crate::tags::{CACHE_TAG, SURROGATE_KEY, Tags};
+use crate::tags::Tags;
 use crate::vary::Selection;
 use bytes::Bytes;
-use http::header::{ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_LENGTH, DATE, ETAG, HeaderName};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{ETAG, HeaderName};
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use triomphe::ThinArc;
 use verge_config::Revision;
 
 /// What an object takes in memory besides its header section and content, in bytes: its own struct and
 /// the reference counts of its parts.
-const OVERHEAD: usize = size_of::<StoredObject>() + 64;
-
-/// Marks, among the hidden fields, what was compressed here rather than by the source.
-pub(crate) const VERGE_CODED: HeaderName = HeaderName::from_static("verge-coded");
+const OVERHEAD: usize = size_of::<Facts>() + 64;
 
 /// A moment in the order in which one site's purges are applied on this edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,21 +33,15 @@ pub struct Epoch {
     pub revision: Revision,
 }
 
-/// The fields of a response, parted into those for visitors and those that are kept from them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Fields {
-    /// For visitors; without `Age` and `Cache-Status`, which differ from answer to answer.
-    pub(crate) visible: HeaderMap,
-    /// As the source sent them, where visitors get others or none: needed when a 304 is merged.
-    pub(crate) hidden: HeaderMap,
-    /// For the visitor that asked alone: what `private="…"` and `no-cache="…"` name. Never stored.
-    pub(crate) personal: HeaderMap,
-}
+/// A stored response, counted by its users. It lies in memory in one piece: what is known of it, its
+/// header section as HTTP/1.1 writes it, which is what most answers need and a quarter of what a map of
+/// fields takes, and short content. A hit that finds it in no cache of the processor waits once.
+#[derive(Debug, Clone)]
+pub struct StoredObject(ThinArc<Facts, u8>);
 
-/// A stored response. Its header section lies in memory as HTTP/1.1 writes it: what most answers need,
-/// and a quarter of what a map of fields takes.
+/// What is known of a stored response.
 #[derive(Debug)]
-pub struct StoredObject {
+pub struct Facts {
     /// What it is stored under.
     pub(crate) key: Key,
     /// The site, whose purges it may be selected by.
@@ -56,9 +49,6 @@ pub struct StoredObject {
     pub(crate) status: StatusCode,
     head_len: u32,
     hidden_len: u32,
-    /// Status line and fields for visitors, then the hidden fields; content behind them where
-    /// [`Content::Inline`] says so.
-    block: Bytes,
     pub(crate) content: Content,
     pub(crate) freshness: Freshness,
     pub(crate) selection: Option<Box<Selection>>,
@@ -70,7 +60,12 @@ pub struct StoredObject {
     checked: AtomicU64,
     /// How many entries of the store have it; its site's catalogue counts.
     pub(crate) holders: AtomicU32,
+    /// How often it was used, as the store counts.
+    pub(crate) uses: AtomicU8,
 }
+
+/// The content of an object, which is kept for as long as the content is.
+struct Inlined(StoredObject);
 
 /// What an object is made of.
 #[derive(Debug, Clone)]
@@ -95,79 +90,23 @@ pub(crate) struct Span {
     pub(crate) total: Option<u64>,
 }
 
-// === impl Fields ===
+// === impl Inlined ===
 
-impl Fields {
-    /// Parts a source's fields. `excluded` are not stored at all, `browser_ttl` is told to visitors in
-    /// the place of the source's lifetime.
-    #[must_use]
-    pub(crate) fn part(
-        mut headers: HeaderMap,
-        excluded: &[HeaderName],
-        browser_ttl: Option<Duration>,
-    ) -> Fields {
-        let mut hidden = HeaderMap::new();
-        for name in [CACHE_TAG, SURROGATE_KEY, VERGE_CDN_CACHE_CONTROL, VERGE_CODED] {
-            take(&mut headers, &mut hidden, &name);
-        }
-        headers.remove(AGE);
-        let mut personal = HeaderMap::new();
-        for name in excluded {
-            take(&mut headers, &mut personal, name);
-        }
-        if let Some(ttl) = browser_ttl {
-            take(&mut headers, &mut hidden, &CACHE_CONTROL);
-            take(&mut headers, &mut hidden, &http::header::EXPIRES);
-            let value = rewritten(&hidden, ttl);
-            headers.insert(CACHE_CONTROL, value);
-        }
-        Fields { visible: headers, hidden, personal }
+impl AsRef<[u8]> for Inlined {
+    fn as_ref(&self) -> &[u8] {
+        self.0.inline_content()
     }
-
-    /// The fields as the source sent them.
-    #[must_use]
-    pub(crate) fn original(&self) -> HeaderMap {
-        let mut all = self.visible.clone();
-        for name in self.hidden.keys() {
-            all.remove(name);
-        }
-        for (name, value) in &self.hidden {
-            all.append(name, value.clone());
-        }
-        all
-    }
-}
-
-fn take(from: &mut HeaderMap, to: &mut HeaderMap, name: &HeaderName) {
-    if let http::header::Entry::Occupied(entry) = from.entry(name) {
-        let (name, values) = entry.remove_entry_mult();
-        for value in values {
-            to.append(name.clone(), value);
-        }
-    }
-}
-
-/// The source's `Cache-Control` with another `max-age`; restrictions other than lifetimes stay.
-fn rewritten(hidden: &HeaderMap, ttl: Duration) -> HeaderValue {
-    let mut out = format!("max-age={}", ttl.as_secs());
-    for line in hidden.get_all(CACHE_CONTROL) {
-        let line = String::from_utf8_lossy(line.as_bytes());
-        let mut rest: &str = &line;
-        while !rest.is_empty() {
-            let (member, tail) = rest.split_at(crate::directives::end_of_member(rest));
-            rest = tail.strip_prefix(',').unwrap_or(tail);
-            let member = member.trim();
-            let name = member.split('=').next().unwrap_or_default().to_ascii_lowercase();
-            if !member.is_empty() && !matches!(name.as_str(), "max-age" | "s-maxage" | "no-cache") {
-                out.push_str(", ");
-                out.push_str(member);
-            }
-        }
-    }
-    HeaderValue::try_from(out).unwrap_or_else(|_| HeaderValue::from_static("no-store"))
 }
 
 // === impl StoredObject ===
+
+impl Deref for StoredObject {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.0.header.header
+    }
+}
 
 impl StoredObject {
     /// An object with its content in memory, in one piece with its header section.
@@ -204,24 +143,39 @@ impl StoredObject {
         content: Content,
     ) -> StoredObject {
         let Parts { key, site, status, freshness, selection, tags, span, epoch, fields: _ } = parts;
-        let block = Bytes::from(block);
-        let checked = AtomicU64::new(u64::MAX);
-        StoredObject {
+        let facts = Facts {
             key,
             site,
             status,
             head_len,
             hidden_len,
-            block,
             content,
             freshness,
             selection,
             tags: tags.kept,
             span,
             epoch,
-            checked,
+            checked: AtomicU64::new(u64::MAX),
             holders: AtomicU32::new(0),
-        }
+            uses: AtomicU8::new(0),
+        };
+        StoredObject(ThinArc::from_header_and_slice(facts, &block))
+    }
+
+    /// Status line and fields for visitors, then the hidden fields; content behind them where
+    /// [`Content::Inline`] says so.
+    fn block(&self) -> &[u8] {
+        &self.0.slice
+    }
+
+    /// Whether it is this very object.
+    pub(crate) fn is(&self, other: &StoredObject) -> bool {
+        self.address() == other.address()
+    }
+
+    /// Where it lies: tells objects apart.
+    pub(crate) fn address(&self) -> usize {
+        self.0.heap_ptr().addr()
     }
 
     /// The status.
@@ -233,38 +187,38 @@ impl StoredObject {
     /// The fields for visitors, without `Age` and `Cache-Status`.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
-        let lines = self.block.slice(..self.head_end());
-        match memchr::memchr(b'\n', &lines) {
-            Some(end) => read_fields(&lines.slice(end + 1..)),
+        let lines = self.head1();
+        match memchr::memchr(b'\n', lines).and_then(|end| lines.get(end + 1..)) {
+            Some(fields) => read_fields(&Bytes::copy_from_slice(fields)),
             None => HeaderMap::new(),
         }
     }
 
     /// Visible and hidden fields.
     pub(crate) fn fields(&self) -> Fields {
-        let hidden = self.block.slice(self.head_end()..self.hidden_end());
+        let hidden = Bytes::copy_from_slice(self.sections().1);
         Fields { visible: self.headers(), hidden: read_fields(&hidden), personal: HeaderMap::new() }
     }
 
     /// Header section and hidden fields as bytes.
     pub(crate) fn sections(&self) -> (&[u8], &[u8]) {
-        let (head, rest) = self.block.split_at(self.head_end());
+        let (head, rest) = self.block().split_at(self.head_end());
         (head, rest.get(..self.hidden_end() - self.head_end()).unwrap_or_default())
     }
 
     fn head_end(&self) -> usize {
-        (self.head_len as usize).min(self.block.len())
+        (self.head_len as usize).min(self.block().len())
     }
 
     fn hidden_end(&self) -> usize {
-        (self.head_end() + self.hidden_len as usize).min(self.block.len())
+        (self.head_end() + self.hidden_len as usize).min(self.block().len())
     }
 
     /// The content, where it is in memory as one piece.
     #[must_use]
     pub fn body(&self) -> Option<Bytes> {
         match &self.content {
-            Content::Inline => Some(self.block.slice(self.hidden_end()..)),
+            Content::Inline => Some(Bytes::from_owner(Inlined(self.clone()))),
             Content::Shared(bytes) => Some(Bytes::clone(bytes)),
             Content::Filed(_) | Content::MemoryFile(..) => None,
         }
@@ -273,7 +227,7 @@ impl StoredObject {
     /// The content, to be shared with an object that confirms this one.
     pub(crate) fn shared_content(&self) -> Content {
         match &self.content {
-            Content::Inline => Content::Shared(Arc::new(self.block.slice(self.hidden_end()..))),
+            Content::Inline => Content::Shared(Arc::new(Bytes::from_owner(Inlined(self.clone())))),
             elsewhere => elsewhere.clone(),
         }
     }
@@ -282,7 +236,7 @@ impl StoredObject {
     #[must_use]
     pub fn len(&self) -> u64 {
         match &self.content {
-            Content::Inline => (self.block.len() - self.hidden_end()) as u64,
+            Content::Inline => (self.block().len() - self.hidden_end()) as u64,
             Content::Shared(bytes) => bytes.len() as u64,
             Content::MemoryFile(part) => part.len,
             Content::Filed(filed) => filed.len,
@@ -305,7 +259,7 @@ impl StoredObject {
     /// The content, where it lies behind the header section.
     pub(crate) fn inline_content(&self) -> &[u8] {
         match &self.content {
-            Content::Inline => self.block.get(self.hidden_end()..).unwrap_or_default(),
+            Content::Inline => self.block().get(self.hidden_end()..).unwrap_or_default(),
             _ => &[],
         }
     }
@@ -328,7 +282,7 @@ impl StoredObject {
         };
         OVERHEAD
             + self.key.weight()
-            + self.block.len()
+            + self.block().len()
             + shared
             + tags
             + self.selection.as_ref().map_or(0, |selection| selection.weight())
@@ -364,20 +318,15 @@ impl StoredObject {
     }
 
     /// A field for visitors, its first line.
-    pub(crate) fn field(&self, name: &HeaderName) -> Option<Bytes> {
-        let lines = self.block.slice(..self.head_end());
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', &lines) {
-            let line = lines.get(start..end.saturating_sub(1).max(start)).unwrap_or_default();
-            let from = start;
-            start = end + 1;
+    pub(crate) fn field(&self, name: &HeaderName) -> Option<&[u8]> {
+        for line in self.head1().split(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
             let Some((own, [b':', b' ', value @ ..])) = line.split_at_checked(name.as_str().len())
             else {
                 continue;
             };
             if own.eq_ignore_ascii_case(name.as_str().as_bytes()) {
-                let value_start = from + name.as_str().len() + 2;
-                return Some(lines.slice(value_start..value_start + value.len()));
+                return Some(value);
             }
         }
         None
@@ -402,108 +351,5 @@ impl StoredObject {
 
     pub(crate) fn set_checked(&self, applied: u64) {
         self.checked.store(applied, Ordering::Relaxed);
-    }
-}
-
-/// Nearly the bytes that the fields take as lines.
-fn room(fields: &Fields, status: StatusCode) -> usize {
-    let lines = |map: &HeaderMap| -> usize {
-        map.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
-    };
-    let status_line = 15 + status.canonical_reason().unwrap_or_default().len();
-    status_line + lines(&fields.visible) + lines(&fields.hidden)
-}
-
-/// Writes status line and fields; returns the lengths of the visible and the hidden part.
-fn write_block(out: &mut Vec<u8>, status: StatusCode, fields: &Fields) -> (u32, u32) {
-    let start = out.len();
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
-    write_fields(out, &fields.visible);
-    let visible = out.len();
-    write_fields(out, &fields.hidden);
-    let length = |from: usize, to: usize| u32::try_from(to - from).unwrap_or(u32::MAX);
-    (length(start, visible), length(visible, out.len()))
-}
-
-fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
-    for (name, value) in fields {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
-/// Reads back what [`write_fields`] wrote; values share the bytes.
-fn read_fields(lines: &Bytes) -> HeaderMap {
-    let mut fields = HeaderMap::with_capacity(16);
-    let mut start = 0;
-    for end in memchr::memchr_iter(b'\n', lines) {
-        let line = lines.slice(start..end.saturating_sub(1).max(start));
-        start = end + 1;
-        let Some(colon) = memchr::memchr(b':', &line) else { continue };
-        let name = HeaderName::from_bytes(line.get(..colon).unwrap_or_default());
-        let value = HeaderValue::from_maybe_shared(line.slice((colon + 2).min(line.len())..));
-        if let (Ok(name), Ok(value)) = (name, value) {
-            fields.append(name, value);
-        }
-    }
-    fields
-}
-
-/// What a 304 may not change in a stored response (RFC 9111 section 3.2): what describes the stored
-/// content, and the validator that selected it.
-fn kept_by_304(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "content-encoding"
-            | "content-length"
-            | "content-range"
-            | "content-md5"
-            | "content-digest"
-            | "repr-digest"
-            | "digest"
-            | "etag"
-            | "transfer-encoding"
-            | "trailer"
-    )
-}
-
-/// The fields of a stored response after a 304: every field that the 304 brings replaces the stored one.
-#[must_use]
-pub(crate) fn merge(stored: &Fields, update: &HeaderMap) -> HeaderMap {
-    let mut merged = stored.original();
-    // Age is of the message, not of the stored response.
-    merged.remove(AGE);
-    for name in update.keys().filter(|name| !kept_by_304(name)) {
-        merged.remove(name);
-        for value in update.get_all(name) {
-            merged.append(name, value.clone());
-        }
-    }
-    merged
-}
-
-/// A response without `Date` gets the moment of its receipt (RFC 9110 section 6.6.1).
-pub(crate) fn with_date(headers: &mut HeaderMap, wall: u64) {
-    if !headers.contains_key(DATE) {
-        headers.insert(DATE, crate::date::format(wall));
-    }
-}
-
-/// Makes the fields of a whole response complete: the length that was received, and that ranges of it
-/// can be had.
-pub(crate) fn with_length(headers: &mut HeaderMap, status: StatusCode, length: u64) {
-    if crate::respond::bodiless(status) {
-        headers.remove(CONTENT_LENGTH);
-        return;
-    }
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    if status == StatusCode::OK {
-        headers.entry(ACCEPT_RANGES).or_insert_with(|| HeaderValue::from_static("bytes"));
     }
 }

@@ -61,18 +61,14 @@ impl Cache {
 
 impl Inner {
     /// What a purge would select, now.
-    pub(crate) fn selected(
-        &self,
-        site: &SiteState,
-        selectors: &[Selector],
-    ) -> Vec<Arc<StoredObject>> {
+    pub(crate) fn selected(&self, site: &SiteState, selectors: &[Selector]) -> Vec<StoredObject> {
         let mut only = PurgeIndex::default();
         only.insert(selectors, Mode::Hard, u64::MAX, 0);
         only.selected(site.catalogue.candidates(selectors))
     }
 
     /// Takes dead objects out of the store.
-    fn make_room(self: &Arc<Self>, site: Arc<SiteState>, mut dead: Vec<Arc<StoredObject>>) {
+    fn make_room(self: &Arc<Self>, site: Arc<SiteState>, mut dead: Vec<StoredObject>) {
         let later = dead.split_off(dead.len().min(REMOVED_AT_ONCE));
         self.remove(&dead);
         if later.is_empty() {
@@ -86,7 +82,7 @@ impl Inner {
         });
     }
 
-    fn remove(&self, objects: &[Arc<StoredObject>]) {
+    fn remove(&self, objects: &[StoredObject]) {
         for object in objects {
             let hash = object.key.hash(&self.hasher);
             self.store.retain(hash, |object| object.verdict() != Verdict::Dead);

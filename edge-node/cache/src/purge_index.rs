@@ -6,7 +6,6 @@ use crate::key_parts;
 use crate::object::StoredObject;
 use crate::tags;
 use ahash::AHashMap;
-use std::sync::Arc;
 use verge_config::purge::{Mode, Selector, UrlParts};
 
 /// The most selectors kept for one site; beyond it everything of the site counts as purged.
@@ -215,7 +214,7 @@ impl PurgeIndex {
 
     /// Those of the objects that the purges select.
     #[must_use]
-    pub(crate) fn selected(&self, mut objects: Vec<Arc<StoredObject>>) -> Vec<Arc<StoredObject>> {
+    pub(crate) fn selected(&self, mut objects: Vec<StoredObject>) -> Vec<StoredObject> {
         objects.retain(|object| self.verdict(object) != Verdict::Alive);
         objects
     }

@@ -24,7 +24,7 @@ impl Inner {
     pub(crate) async fn sliced(
         self: &Arc<Self>,
         ask: &Ask<'_>,
-        object: &Arc<StoredObject>,
+        object: &StoredObject,
         source: &Arc<dyn Source>,
     ) -> Settled {
         let available = Available::of(object);

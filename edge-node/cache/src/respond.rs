@@ -239,7 +239,7 @@ fn apply(
             if bodiless(status) {
                 headers.remove(CONTENT_LENGTH);
             } else if let Some(length) = length {
-                crate::object::with_length(headers, status, length);
+                crate::fields::with_length(headers, status, length);
             }
             status
         }

@@ -8,10 +8,11 @@ use crate::cache_status::{CacheStatus, Forward};
 use crate::compress;
 use crate::directives::RequestDirectives;
 use crate::error::CacheError;
+use crate::fields::Fields;
 use crate::fill::{Answer, Head, Progress, Reader};
 use crate::key::KeyRef;
 use crate::lookup::{Ask, Lookup, lookup, may_stand_in};
-use crate::object::{Fields, StoredObject};
+use crate::object::StoredObject;
 use crate::purge_index::Verdict;
 use crate::respond::{self, Needed, Prepared};
 use crate::slices::Asked;
@@ -179,7 +180,7 @@ impl Inner {
     async fn stored(
         &self,
         ask: &Ask<'_>,
-        object: &Arc<StoredObject>,
+        object: &StoredObject,
         as_what: (&CacheStatus, Outcome),
     ) -> Settled {
         let prepared = Prepared::of(&ask.request, object);
@@ -197,8 +198,8 @@ impl Inner {
     }
 
     /// An object that cannot be read is of no use.
-    pub(crate) fn forget(&self, hash: u64, object: &Arc<StoredObject>) {
-        self.store.retain(hash, |other| !std::ptr::eq(other, &raw const **object));
+    pub(crate) fn forget(&self, hash: u64, object: &StoredObject) {
+        self.store.retain(hash, |other| !other.is(object));
     }
 
     fn join(self: &Arc<Self>, ask: &Ask<'_>, need: &Need, source: &Arc<dyn Source>) -> Joined {
@@ -275,7 +276,7 @@ impl Inner {
         &self,
         ask: &Ask<'_>,
         need: &Need,
-        object: &Arc<StoredObject>,
+        object: &StoredObject,
         answer: Answer,
         leader: bool,
     ) -> Settled {

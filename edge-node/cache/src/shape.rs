@@ -8,11 +8,12 @@ use crate::compressed_body::{self, CompressedBody};
 use crate::conditional;
 use crate::encoder::Encoder;
 use crate::fetch::{Job, declared_length, empty};
+use crate::fields::{VERGE_CODED, with_length};
 use crate::fill::Head;
 use crate::freshness::NotStored;
 use crate::keep::Kept;
 use crate::key::Key;
-use crate::object::{Parts, Span, StoredObject, VERGE_CODED, with_length};
+use crate::object::{Parts, Span, StoredObject};
 use crate::purge_index::Verdict;
 use crate::slices;
 use crate::store::Inserted;
@@ -28,7 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 impl Job {
     /// Stores what has come.
-    pub(crate) async fn store(&self, head: &Head, kept: Kept) -> Option<Arc<StoredObject>> {
+    pub(crate) async fn store(&self, head: &Head, kept: Kept) -> Option<StoredObject> {
         let mut fields = head.fields.clone();
         fields.personal.clear();
         let (mut status, mut span, mut kept) = (head.status, head.span, kept);

@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub(crate) struct Need {
     pub(crate) forward: Forward,
     /// What is stored and may be confirmed or stand in.
-    pub(crate) stale: Option<Arc<StoredObject>>,
+    pub(crate) stale: Option<StoredObject>,
     /// Whether it may be shared with others.
     pub(crate) collapse: bool,
     /// How the request selects among variants, where that is known.
@@ -66,8 +66,8 @@ impl Need {
     fn still_is(&self, found: &Lookup, background: bool) -> bool {
         match (found, &self.stale) {
             (Lookup::Miss { .. }, None) => true,
-            (Lookup::Revalidate { object, .. }, Some(stale)) => Arc::ptr_eq(object, stale),
-            (Lookup::Stale { object, .. }, Some(stale)) => background && Arc::ptr_eq(object, stale),
+            (Lookup::Revalidate { object, .. }, Some(stale)) => object.is(stale),
+            (Lookup::Stale { object, .. }, Some(stale)) => background && object.is(stale),
             _ => false,
         }
     }

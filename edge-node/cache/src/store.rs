@@ -3,7 +3,7 @@
 //! entry being gone from here.
 
 use crate::disk::{self, Disk};
-use crate::fifo::Fifo;
+use crate::fifo::{Fifo, Used};
 use crate::key::KeyRef;
 use crate::object::StoredObject;
 use crate::purge_index::Verdict;
@@ -11,7 +11,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use std::iter::once;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// What an object takes in memory besides what it weighs itself, in bytes: its places in the store's and
 /// the catalogue's tables.
@@ -29,13 +29,16 @@ const MAX_SPANS: usize = 16;
 /// the variants' own: with a million objects, every reference that a hit follows is a wait for memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    first: Arc<StoredObject>,
-    rest: Option<Arc<[Arc<StoredObject>]>>,
+    first: StoredObject,
+    rest: Rest,
 }
+
+/// The variants of an entry after the first, where it has several.
+type Rest = Option<Arc<[StoredObject]>>;
 
 /// The store.
 pub(crate) struct Store {
-    entries: Fifo<Entry>,
+    entries: Fifo<StoredObject, Rest>,
     locks: Box<[Mutex<()>]>,
     max_variants: usize,
     evicted: AtomicU64,
@@ -60,7 +63,7 @@ pub(crate) enum Inserted {
 // === impl Entry ===
 
 impl Entry {
-    fn of(variants: Vec<Arc<StoredObject>>) -> Option<Entry> {
+    fn of(variants: Vec<StoredObject>) -> Option<Entry> {
         let mut variants = variants.into_iter();
         let first = variants.next()?;
         let rest = (variants.len() > 0).then(|| variants.collect());
@@ -68,18 +71,8 @@ impl Entry {
     }
 
     /// The variants.
-    pub(crate) fn variants(&self) -> impl Iterator<Item = &Arc<StoredObject>> {
+    pub(crate) fn variants(&self) -> impl Iterator<Item = &StoredObject> {
         once(&self.first).chain(self.rest.iter().flat_map(|rest| rest.iter()))
-    }
-
-    /// The newest whole variant that a request selects.
-    #[must_use]
-    pub(crate) fn select(self, request: &HeaderMap) -> Option<Arc<StoredObject>> {
-        let wanted = |object: &StoredObject| object.span.is_none() && object.selected_by(request);
-        if wanted(&self.first) {
-            return Some(self.first);
-        }
-        self.rest?.iter().find(|object| wanted(object)).cloned()
     }
 
     /// The bytes that count: of files where there are files, of memory where there are none; and never
@@ -93,6 +86,14 @@ impl Entry {
 
 fn file_bytes(object: &StoredObject) -> u64 {
     object.file().map_or(0, |filed| disk::file_bytes(object, filed))
+}
+
+// === impl Used ===
+
+impl Used for StoredObject {
+    fn uses(&self) -> &AtomicU8 {
+        &self.uses
+    }
 }
 
 // === impl Store ===
@@ -131,24 +132,44 @@ impl Store {
     /// The entry under a key.
     #[must_use]
     pub(crate) fn get(&self, hash: u64, key: &KeyRef<'_>) -> Option<Entry> {
-        self.entries.get(hash).filter(|entry| entry.first.key.is(key))
+        let both = |first: &StoredObject, rest: &Rest| {
+            let rest = rest.clone();
+            first.key.is(key).then(|| Entry { first: first.clone(), rest })
+        };
+        self.entries.get(hash, |_| None, both)
+    }
+
+    /// The newest whole variant under a key that a request selects.
+    #[must_use]
+    pub(crate) fn select(
+        &self,
+        hash: u64,
+        key: &KeyRef<'_>,
+        request: &HeaderMap,
+    ) -> Option<StoredObject> {
+        let wanted = |object: &StoredObject| {
+            let selected = object.span.is_none() && object.selected_by(request);
+            (selected && object.key.is(key)).then(|| object.clone())
+        };
+        self.entries
+            .get(hash, wanted, |_, rest| rest.iter().flat_map(|rest| rest.iter()).find_map(wanted))
     }
 
     /// Stores an object: the purges are asked again under the entry's lock, and what would be selected
     /// by the same requests goes, unless it is newer.
-    pub(crate) fn insert(&self, hash: u64, object: &Arc<StoredObject>) -> Inserted {
+    pub(crate) fn insert(&self, hash: u64, object: &StoredObject) -> Inserted {
         let _alone = self.lock(hash).lock();
         if object.verdict() == Verdict::Dead {
             return Inserted::Purged;
         }
-        let mut variants = vec![Arc::clone(object)];
-        if let Some(entry) = self.entries.peek(hash) {
+        let mut variants = vec![object.clone()];
+        if let Some(entry) = self.present(hash) {
             if entry.first.key != object.key {
                 return Inserted::Collision;
             }
             for other in entry.variants() {
                 if !other.same_selection(object) || !other.gives_way_to(object) {
-                    variants.push(Arc::clone(other));
+                    variants.push(other.clone());
                 } else if age_order(other) > age_order(object) {
                     return Inserted::Outdated;
                 }
@@ -159,6 +180,12 @@ impl Store {
         Inserted::Stored
     }
 
+    fn present(&self, hash: u64) -> Option<Entry> {
+        let both =
+            |first: &StoredObject, rest: &Rest| Entry { first: first.clone(), rest: rest.clone() };
+        self.entries.peek(hash, both)
+    }
+
     /// The lock under which entries of some keys are changed.
     fn lock(&self, hash: u64) -> &Mutex<()> {
         let at = usize::try_from(hash % self.locks.len() as u64).unwrap_or_default();
@@ -166,9 +193,9 @@ impl Store {
     }
 
     /// Puts variants in the place of what is under the key, with the key's lock held.
-    fn put(&self, hash: u64, variants: Vec<Arc<StoredObject>>) {
+    fn put(&self, hash: u64, variants: Vec<StoredObject>) {
         let Some(entry) = Entry::of(variants) else {
-            self.entries.remove(hash).into_iter().for_each(|gone| self.removed(&gone));
+            self.entries.remove(hash).into_iter().for_each(|gone| self.removed(gone));
             return;
         };
         for object in entry.variants() {
@@ -178,14 +205,14 @@ impl Store {
             object.site.catalogue.add(object);
         }
         let weight = entry.weight(self.factor);
-        let left = self.entries.insert(hash, entry, weight);
+        let left = self.entries.insert(hash, (entry.first, entry.rest), weight);
         self.evicted.fetch_add(left.evicted.len() as u64, Ordering::Relaxed);
-        left.evicted.iter().chain(&left.replaced).for_each(|gone| self.removed(gone));
+        left.evicted.into_iter().chain(left.replaced).for_each(|gone| self.removed(gone));
     }
 
     /// An entry has left the store: so do those of its variants that no other entry has taken over.
-    fn removed(&self, entry: &Entry) {
-        for object in entry.variants() {
+    fn removed(&self, (first, rest): (StoredObject, Rest)) {
+        for object in (Entry { first, rest }).variants() {
             object.site.catalogue.remove(object);
             if let (Some(filed), Some(disk)) = (object.file(), &self.disk)
                 && filed.let_go()
@@ -195,7 +222,7 @@ impl Store {
         }
     }
 
-    fn limit(&self, variants: &mut Vec<Arc<StoredObject>>) {
+    fn limit(&self, variants: &mut Vec<StoredObject>) {
         let (mut whole, mut parts) = (0, 0);
         variants.retain(|object| {
             let (count, most) = match object.span {
@@ -210,7 +237,7 @@ impl Store {
     /// Keeps only the variants that are wanted; returns how many went.
     pub(crate) fn retain(&self, hash: u64, wanted: impl Fn(&StoredObject) -> bool) -> usize {
         let _alone = self.lock(hash).lock();
-        let Some(entry) = self.entries.peek(hash) else { return 0 };
+        let Some(entry) = self.present(hash) else { return 0 };
         let variants: Vec<_> = entry.variants().filter(|object| wanted(object)).cloned().collect();
         let gone = entry.variants().count() - variants.len();
         if gone > 0 {
@@ -237,7 +264,7 @@ impl Store {
 
     /// Drops everything.
     pub(crate) fn clear(&self) {
-        self.entries.drain().iter().for_each(|entry| self.removed(entry));
+        self.entries.drain().into_iter().for_each(|gone| self.removed(gone));
     }
 
     /// Entries, the bytes that count against the store's size, and how many were evicted so far.

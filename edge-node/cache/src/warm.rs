@@ -4,9 +4,10 @@
 use crate::cache::Inner;
 use crate::content::Content;
 use crate::disk::{Found, Logged, scan};
+use crate::fields::Fields;
 use crate::key::Key;
 use crate::key_codec::Shared;
-use crate::object::{Fields, Parts, StoredObject};
+use crate::object::{Parts, StoredObject};
 use crate::site::SiteState;
 use crate::store::Inserted;
 use http::StatusCode;
@@ -67,7 +68,7 @@ impl Inner {
         };
         let content = Content::Filed(Arc::clone(&found.filed));
         let object = StoredObject::from_block(parts, (&record.head, &record.hidden), content);
-        let inserted = self.store.insert(hash, &Arc::new(object));
+        let inserted = self.store.insert(hash, &object);
         (inserted == Inserted::Stored).then_some(())
     }
 
