@@ -78,7 +78,7 @@ impl Entry {
     /// The bytes that count: of files where there are files, of memory where there are none; and never
     /// less than what the share of memory comes to that is for knowing what the files are.
     fn weight(&self, memory_factor: u64) -> u64 {
-        let files: u64 = self.variants().map(|object| file_bytes(object)).sum();
+        let files: u64 = self.variants().map(file_bytes).sum();
         let memory: usize = self.variants().map(|object| object.weight() + PLACES).sum();
         files.max((memory as u64).saturating_mul(memory_factor))
     }
