@@ -4,9 +4,11 @@
 use crate::origin::OriginPool;
 use crate::routing::Router;
 use ahash::RandomState;
+use compact_str::CompactString;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use verge_cache::SiteName;
 use verge_config::Revision;
 use verge_config::site::{Domain, Site};
 use verge_handlers::Handler;
@@ -14,7 +16,8 @@ use verge_handlers::Handler;
 /// Where the snapshot in force is found, lock-free; an exchange loads it once and keeps it.
 pub type SnapshotCell = arc_swap::ArcSwap<Snapshot>;
 
-type ByName = HashMap<Box<str>, Arc<SiteRuntime>, RandomState>;
+/// Most names of hosts are short, and lie in the table itself.
+type ByName = HashMap<CompactString, Arc<SiteRuntime>, RandomState>;
 
 /// All sites at one revision.
 #[derive(Default)]
@@ -28,20 +31,21 @@ pub struct Snapshot {
     any: Option<Arc<SiteRuntime>>,
 }
 
-/// A site with what it needs at run time.
+/// A site with what it needs at run time. What a hit reads of it comes first, within one cache line.
+#[repr(C, align(64))]
 pub struct SiteRuntime {
+    /// Its name: the cache's namespace.
+    pub name: SiteName,
+    /// Its routes, compiled.
+    pub routes: Router,
     /// The site as it was validated.
     pub site: Arc<Site>,
-    /// Its name: the cache's namespace.
-    pub name: Arc<str>,
     /// The version active; 0 in standalone mode.
     pub version: u64,
     /// The revision that it came with.
     pub revision: Revision,
     /// SHA-256 of the document, in hexadecimal.
     pub digest: Arc<str>,
-    /// Its routes, compiled.
-    pub routes: Router,
     /// A pool for each origin, by name.
     pub origins: HashMap<String, Arc<OriginPool>, RandomState>,
     /// Each handler, ready to be called, by name.
@@ -71,7 +75,7 @@ impl SiteRuntime {
     #[must_use]
     pub fn new(parts: Parts) -> SiteRuntime {
         SiteRuntime {
-            name: Arc::clone(&parts.site.name),
+            name: Arc::clone(&parts.site.name).into(),
             routes: Router::new(parts.site.routes.clone()),
             site: parts.site,
             version: parts.version,
@@ -116,7 +120,7 @@ impl Snapshot {
         runtimes: impl IntoIterator<Item = Arc<SiteRuntime>>,
     ) -> Snapshot {
         let mut runtimes: Vec<_> = runtimes.into_iter().collect();
-        runtimes.sort_by(|a, b| (a.revision, &a.name).cmp(&(b.revision, &b.name)));
+        runtimes.sort_by(|a, b| (a.revision, &**a.name).cmp(&(b.revision, &**b.name)));
         let mut snapshot = Snapshot { revision, ..Snapshot::default() };
         for runtime in runtimes {
             for domain in &runtime.site.domains {

@@ -46,7 +46,7 @@ pub enum Coding {
 }
 
 /// A media type, or several.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TypePattern {
     /// `type/subtype`.
     Exact(Cow<'static, str>),
@@ -57,7 +57,7 @@ pub enum TypePattern {
 }
 
 /// Which answers are compressed, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CompressRule {
     /// The media types.
     pub types: Vec<TypePattern>,

@@ -1,13 +1,15 @@
 //! What of a request takes part in a route's cache keys: query, fields and cookies. Values only; how they
 //! are read off a request is the cache's affair.
 
+use super::alike::Alike;
 use http::HeaderName;
+use std::sync::Arc;
 
 /// The most fields and the most cookies that a key names.
 pub const MAX_KEY_NAMES: usize = 16;
 
 /// How the query takes part in the key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum QueryKey {
     /// Whole and raw.
     #[default]
@@ -23,7 +25,7 @@ pub enum QueryKey {
 }
 
 /// What of a request takes part in the key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct KeyRule {
     query: QueryKey,
     headers: Box<[HeaderName]>,
@@ -44,6 +46,13 @@ impl KeyRule {
         cookies.dedup();
         let kind = kind(&query, &headers, &cookies);
         KeyRule { query, headers: headers.into(), cookies: cookies.into(), kind }
+    }
+
+    /// The rule, shared by all policies that have an equal one, and by the keys that are kept under it.
+    #[must_use]
+    pub fn shared(self) -> Arc<KeyRule> {
+        static RULES: Alike<KeyRule> = Alike::new();
+        RULES.share(self)
     }
 
     /// How the query counts.

@@ -1,6 +1,7 @@
 //! A site as the edge serves it: valid by construction. Made from a [`SiteDocument`] by
 //! [`Site::from_document`], which reports every fault at once.
 
+mod alike;
 mod compress_rule;
 mod document;
 mod key_rule;
@@ -20,6 +21,7 @@ pub use validate::{
     MAX_ORIGINS, MAX_ROUTES, MAX_WALL, is_digest,
 };
 
+use alike::Alike;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -56,7 +58,7 @@ pub enum Domain {
 }
 
 /// What to do with a visitor's `Cache-Control`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum ClientCacheControl {
     /// As RFC 9111 section 5.2.1 says.
     #[default]
@@ -216,7 +218,7 @@ pub struct StaticResponse {
 }
 
 /// How a route's answers are cached.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CachePolicy {
     /// Who says how long.
     pub mode: CacheMode,
@@ -239,7 +241,7 @@ pub struct CachePolicy {
 }
 
 /// Who says how long an answer is fresh.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CacheMode {
     /// The response (RFC 9111).
     Respect,
@@ -251,11 +253,11 @@ pub enum CacheMode {
 
 /// Freshness lifetimes by status; the first rule that holds the status counts, and a status that no
 /// rule holds goes as the response says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct TtlRules(pub Vec<TtlRule>);
 
 /// A freshness lifetime for the statuses from `low` to `high`, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TtlRule {
     /// First status.
     pub low: u16,
@@ -274,7 +276,7 @@ impl TtlRules {
 }
 
 /// Where the cache stands about a handler.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum CachePosition {
     /// Before it: its answers are cached, and it runs on misses only.
     Before,
@@ -287,6 +289,15 @@ pub enum CachePosition {
     Off,
 }
 
+impl CachePolicy {
+    /// The policy, shared by all routes of all sites that have an equal one.
+    #[must_use]
+    pub fn shared(self) -> Arc<CachePolicy> {
+        static POLICIES: Alike<CachePolicy> = Alike::new();
+        POLICIES.share(self)
+    }
+}
+
 impl Default for CachePolicy {
     fn default() -> Self {
         CachePolicy {
@@ -294,7 +305,7 @@ impl Default for CachePolicy {
             browser_ttl: None,
             stale_while_revalidate: None,
             stale_if_error: None,
-            key: Arc::default(),
+            key: KeyRule::default().shared(),
             compress: Some(compress_rule::shared_default()),
             tags: Vec::new(),
             position: CachePosition::Behind,

@@ -1,6 +1,7 @@
 //! The types at the cache's doors.
 
 use crate::open_file::OpenFile;
+use crate::site_name::SiteName;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode};
@@ -17,7 +18,7 @@ pub type StreamBody = UnsyncBoxBody<Bytes, BoxError>;
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The site; no object is ever shared between two.
-    pub site: &'a Arc<str>,
+    pub site: &'a SiteName,
     /// `http` or `https`.
     pub scheme: &'a str,
     /// The normalised host.

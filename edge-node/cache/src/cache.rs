@@ -379,6 +379,11 @@ impl Inner {
         mark.why.filter(|_| mark.until > self.settings.clock.mono())
     }
 
+    /// Whether the last answer was for one visitor only, so that requests do not wait for each other.
+    pub(crate) fn is_unshared(&self, hash: u64) -> bool {
+        self.marked(hash) == Some(Passing::Unshared)
+    }
+
     /// Why the last answer was not stored, where that is remembered.
     pub(crate) fn why_not_stored(&self, hash: u64) -> Option<NotStored> {
         self.marks.get(&hash)?.reason

@@ -404,8 +404,16 @@ mod tests {
     fn fill() -> Arc<Fill> {
         let (site, rule): (Arc<str>, _) = ("s".into(), Arc::default());
         let (scheme, host, path) = ("http", "h", "/");
-        let key =
-            KeyRef { site: &site, scheme, host, path, query: None, extras: None, rule: &rule };
+        let key = KeyRef {
+            site: &site,
+            site_hash: 0,
+            scheme,
+            host,
+            path,
+            query: None,
+            extras: None,
+            rule: &rule,
+        };
         let key = Arc::new(key.keep());
         Fill::new(key, HeaderMap::new(), (true, None), 0)
     }

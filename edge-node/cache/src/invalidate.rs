@@ -37,7 +37,7 @@ impl Inner {
         only.insert(&url, Mode::Hard, u64::MAX, 0);
         let site = self.site(request.site);
         self.flights.each(|fill| {
-            let same = fill.key.site() == request.site;
+            let same = *fill.key.site() == **request.site;
             if same && only.judge(&fill.key, &[], 0) == Verdict::Dead {
                 fill.doom();
             }

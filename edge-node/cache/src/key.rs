@@ -3,6 +3,7 @@
 
 use crate::api::Request;
 use crate::key_parts;
+use crate::site_name;
 use ahash::RandomState;
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -22,6 +23,8 @@ const HAS_EXTRAS: u8 = 2;
 pub struct KeyRef<'a> {
     /// The site.
     pub site: &'a Arc<str>,
+    /// The name's share of the hash: [`crate::site_hash`].
+    pub site_hash: u64,
     /// The scheme.
     pub scheme: &'a str,
     /// The normalised host.
@@ -61,6 +64,7 @@ impl<'a> KeyRef<'a> {
         let rule = &request.policy.key;
         KeyRef {
             site: request.site,
+            site_hash: request.site.key_hash(),
             scheme: request.scheme,
             host: request.host,
             path: request.path,
@@ -74,7 +78,7 @@ impl<'a> KeyRef<'a> {
     #[must_use]
     pub fn hash(&self, state: &RandomState) -> u64 {
         let mut hasher = state.build_hasher();
-        self.site.as_ref().hash(&mut hasher);
+        hasher.write_u64(self.site_hash);
         self.scheme.hash(&mut hasher);
         self.host.hash(&mut hasher);
         self.path.hash(&mut hasher);
@@ -176,6 +180,7 @@ impl Key {
     pub fn as_key_ref(&self) -> KeyRef<'_> {
         KeyRef {
             site: &self.site,
+            site_hash: site_name::hash(&self.site),
             scheme: self.scheme(),
             host: self.host(),
             path: self.path(),

@@ -58,7 +58,8 @@ impl Key {
         }
         let site = shared.site(site);
         let (query, extras) = (query.map(Cow::Borrowed), extras.map(Cow::Borrowed));
-        let key = KeyRef { site: &site, scheme, host, path, query, extras, rule: &rule };
+        let key =
+            KeyRef { site: &site, site_hash: 0, scheme, host, path, query, extras, rule: &rule };
         Some((key.keep(), reader.0))
     }
 }
@@ -115,7 +116,7 @@ impl Shared {
         if let Some(rule) = self.rules.get(bytes) {
             return Some(Arc::clone(rule));
         }
-        let rule = Arc::new(made()?);
+        let rule = made()?.shared();
         if self.rules.len() < MAX_SHARED {
             self.rules.insert(bytes.into(), Arc::clone(&rule));
         }
@@ -192,7 +193,7 @@ mod tests {
         let (site, rule): (Arc<str>, _) = ("shop".into(), Arc::new(rule));
         let (query, extras) = (query.map(Cow::Borrowed), extras.map(Cow::Borrowed));
         let (scheme, host, path) = ("https", "shop.example", "/a/ü");
-        KeyRef { site: &site, scheme, host, path, query, extras, rule: &rule }.keep()
+        KeyRef { site: &site, site_hash: 0, scheme, host, path, query, extras, rule: &rule }.keep()
     }
 
     #[test]

@@ -78,8 +78,16 @@ impl World {
     fn new() -> Arc<World> {
         let (site, rule): (Arc<str>, _) = ("s".into(), Arc::default());
         let (scheme, host, path) = ("https", "h", "/a/b");
-        let key =
-            KeyRef { site: &site, scheme, host, path, query: None, extras: None, rule: &rule };
+        let key = KeyRef {
+            site: &site,
+            site_hash: 0,
+            scheme,
+            host,
+            path,
+            query: None,
+            extras: None,
+            rule: &rule,
+        };
         Arc::new(World {
             site: SiteState::new(Revision::ZERO),
             key: key.keep(),

@@ -3,7 +3,7 @@
 //! save what is not for the cache at all.
 
 use crate::api::{Body, Outcome, Request, Response, Source, SourceRequest};
-use crate::cache::{Cache, Inner, Passing};
+use crate::cache::{Cache, Inner};
 use crate::cache_status::{CacheStatus, Forward};
 use crate::compress;
 use crate::directives::RequestDirectives;
@@ -105,10 +105,11 @@ impl Inner {
             if *ask.request.method == Method::HEAD {
                 return self.pass_head(&ask, source, &need).await;
             }
-            if self.marked(ask.hash) == Some(Passing::Unshared) {
+            if self.is_unshared(ask.hash) {
                 need.collapse = false;
                 need.detail = Some("hit-for-miss");
             }
+            need.unmarked = need.collapse;
             if need.collapse && need.stale.is_none() {
                 need.asked = Asked::cold(ask.request.headers);
                 // Where nothing is stored at all there is nothing to look for.

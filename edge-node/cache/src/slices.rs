@@ -13,6 +13,7 @@ use crate::key::KeyRef;
 use crate::lookup::{Ask, Lookup, lookup};
 use crate::object::{Span, StoredObject};
 use crate::range::{ByteRange, ContentRange, Part, Resolved};
+use crate::site_name::SiteName;
 use crate::start::{Joined, Need};
 use bytes::Bytes;
 use futures::stream;
@@ -51,7 +52,7 @@ pub(crate) struct Available {
 pub(crate) struct Plan {
     inner: Arc<Inner>,
     source: Arc<dyn Source>,
-    site: Arc<str>,
+    site: SiteName,
     scheme: String,
     host: String,
     path: String,
@@ -223,7 +224,7 @@ impl Plan {
         Plan {
             inner: Arc::clone(inner),
             source: Arc::clone(source),
-            site: Arc::clone(request.site),
+            site: request.site.clone(),
             scheme: request.scheme.to_owned(),
             host: request.host.to_owned(),
             path: request.path.to_owned(),

@@ -24,6 +24,9 @@ pub(crate) struct Need {
     pub(crate) stale: Option<StoredObject>,
     /// Whether it may be shared with others.
     pub(crate) collapse: bool,
+    /// Whether it may be because its key had no hit-for-miss mark. One that was left since then, by a
+    /// fill that is over, says that waiting for another is in vain.
+    pub(crate) unmarked: bool,
     /// How the request selects among variants, where that is known.
     pub(crate) hint: Option<Selection>,
     /// The part that is needed; all of it when there is none.
@@ -50,6 +53,7 @@ impl Need {
             forward,
             stale: None,
             collapse,
+            unmarked: false,
             hint: None,
             asked: None,
             completion: None,
@@ -90,6 +94,9 @@ impl Inner {
                 if !need.still_is(&again, background) {
                     return Joined::Stored(again);
                 }
+            }
+            if need.unmarked && self.is_unshared(ask.hash) {
+                return Joined::Stored(lookup(&self.store, ask, self.settings.clock.mono()));
             }
             let part = need.completion.as_ref().map(|completion| completion.epoch().applied);
             let oldest = need.stale.as_ref().map(|stale| stale.epoch.applied).or(part);

@@ -9,9 +9,9 @@ use common::{Bench, Scripted, headers, reply};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 use std::sync::Arc;
-use verge_cache::Request;
 use verge_cache::key::{Key, KeyRef};
 use verge_cache::key_codec::Shared;
+use verge_cache::{Request, SiteName};
 use verge_config::purge::Selector;
 use verge_config::site::{CachePolicy, KeyRule, QueryKey};
 
@@ -77,7 +77,7 @@ fn bytes_beyond_ascii_are_told_apart() {
 
 #[derive(Debug, Clone)]
 struct Parts {
-    site: Arc<str>,
+    site: SiteName,
     host: String,
     path: String,
     query: Option<String>,
@@ -98,7 +98,7 @@ fn parts() -> impl Strategy<Value = Parts> {
         0u8..4,
     )
         .prop_map(|(site, host, path, query, device, lang, rule)| Parts {
-            site: site.into(),
+            site: site.as_str().into(),
             host,
             path,
             query,
@@ -139,7 +139,7 @@ impl Parts {
     fn counted(&self) -> (&str, &str, &str, Option<&str>, Option<&str>, Option<&str>, u8) {
         let device = self.device.as_deref().filter(|_| self.rule & 1 != 0);
         let lang = self.lang.as_deref().filter(|_| self.rule & 2 != 0);
-        (&self.site, &self.host, &self.path, self.query.as_deref(), device, lang, self.rule)
+        (&**self.site, &self.host, &self.path, self.query.as_deref(), device, lang, self.rule)
     }
 }
 

@@ -14,7 +14,7 @@ use verge_cache::range::{ByteRange, Resolved};
 use verge_cache::structured::{Bare, dictionary};
 use verge_cache::tags::Tags;
 use verge_cache::vary::{self, Selection, Vary};
-use verge_cache::{Request, conditional};
+use verge_cache::{Request, SiteName, conditional};
 use verge_config::Mode;
 use verge_config::purge::Selector;
 use verge_config::site::{CachePolicy, QueryKey};
@@ -139,7 +139,7 @@ proptest! {
     #[test]
     fn an_index_answers_as_a_plain_list_would(purges in proptest::collection::vec((selector(), any::<bool>()), 0..12), path in path(), query in proptest::option::of("[ab]{0,2}"), tag in "[xy]", epoch in 0u64..12) {
         let policy = policy(0);
-        let site: Arc<str> = "s".into();
+        let site: SiteName = "s".into();
         let none = HeaderMap::new();
         let request = Request { site: &site, scheme: "http", host: "h", path: &path, query: query.as_deref(), method: &Method::GET, headers: &none, policy: &policy };
         let kept = KeyRef::of(&request).keep();
@@ -190,11 +190,12 @@ fn a_dictionary_has_a_thousand_members_and_no_more() {
     assert_eq!(dictionary(&["a"; 5000].join(",")).map(|members| members.len()), Some(1));
 }
 
-type Parts = (Arc<str>, String, String, Option<String>, u8);
+type Parts = (SiteName, String, String, Option<String>, u8);
 
 fn parts() -> impl Strategy<Value = Parts> {
-    ("[ab]", "[ab]", "/[ab]{0,2}", proptest::option::of("[ab]=?"), 0u8..5)
-        .prop_map(|(site, host, path, query, policy)| (site.into(), host, path, query, policy))
+    ("[ab]", "[ab]", "/[ab]{0,2}", proptest::option::of("[ab]=?"), 0u8..5).prop_map(
+        |(site, host, path, query, policy)| (site.as_str().into(), host, path, query, policy),
+    )
 }
 
 fn policy(kind: u8) -> Arc<CachePolicy> {

@@ -116,7 +116,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use http::{HeaderMap, Method};
-    use verge_cache::{Request, key::KeyRef};
+    use verge_cache::{Request, SiteName, key::KeyRef};
     use verge_config::site::CachePolicy;
 
     struct Nothing;
@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn key(path: &str) -> Key {
-        let (site, policy): (Arc<str>, _) = ("shop".into(), Arc::new(CachePolicy::default()));
+        let (site, policy): (SiteName, _) = ("shop".into(), Arc::new(CachePolicy::default()));
         let (method, headers) = (Method::GET, HeaderMap::new());
         let request = Request {
             site: &site,

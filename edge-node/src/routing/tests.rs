@@ -26,7 +26,7 @@ fn router(patterns: &[&str]) -> Router {
 }
 
 fn found(router: &Router, path: &str) -> Option<usize> {
-    router.find(path).map(|route| route.index)
+    router.find(path).map(|stop| stop.route.index)
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Edge {
         let snapshot = self.snapshot.load();
         let revision = snapshot.revision;
         let site = snapshot.site_for(&host);
-        if wondered.site.is_some() && wondered.site != site.map(|site| &*site.name) {
+        if wondered.site.is_some() && wondered.site != site.map(|site| &**site.name) {
             return Err(ExplainError::AnotherSite);
         }
         let found = match routing::find(&snapshot, &host, uri.path()) {
@@ -93,7 +93,7 @@ impl Edge {
             "host": host,
             "edge": self.id,
             "revision": revision,
-            "site": site.name,
+            "site": **site.name,
             "version": site.version,
             "rule": {
                 "route": format!("routes[{}]", route.index),

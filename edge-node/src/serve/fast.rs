@@ -10,7 +10,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use std::sync::Arc;
 use verge_cache::{Hit, Outcome};
-use verge_config::site::{CachePolicy, CachePosition, Target};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
@@ -45,7 +44,7 @@ impl Edge {
         }
         let snapshot = self.snapshot.load();
         let found = routing::find(&snapshot, &host, target.path()).ok()?;
-        let policy = cached_first(&found.route.target, &found.route.cache)?;
+        let policy = found.cached_first?;
         let request = verge_cache::Request {
             site: &found.site.name,
             scheme: connection.scheme(),
@@ -65,18 +64,6 @@ impl Edge {
     }
 }
 
-/// The policy of a route whose first stop is the cache.
-fn cached_first<'r>(target: &Target, policy: &'r Arc<CachePolicy>) -> Option<&'r Arc<CachePolicy>> {
-    let first = match target {
-        Target::Origin(_) => true,
-        Target::Handler { .. } => {
-            matches!(policy.position, CachePosition::Before | CachePosition::Both)
-        }
-        Target::Redirect { .. } | Target::Static(_) => false,
-    };
-    first.then_some(policy)
-}
-
 impl FastHit {
     /// The status line and the stored fields, as HTTP/1.1 has them, without the empty line.
     #[must_use]
@@ -91,7 +78,7 @@ impl FastHit {
     }
 
     /// Writes the fields that change from hit to hit: `Age` and `Cache-Status`.
-    pub fn write_fields(&self, out: &mut BytesMut) {
+    pub fn write_fields(&self, out: &mut impl BufMut) {
         out.put_slice(b"age: ");
         put_number(out, self.hit.age);
         out.put_slice(b"\r\ncache-status: ");
@@ -107,7 +94,7 @@ impl FastHit {
         out
     }
 
-    fn put_status(&self, out: &mut BytesMut) {
+    fn put_status(&self, out: &mut impl BufMut) {
         out.put_slice(b"Verge; hit; ttl=");
         if self.hit.ttl < 0 {
             out.put_u8(b'-');
@@ -121,7 +108,7 @@ impl FastHit {
     }
 }
 
-fn put_number(out: &mut BytesMut, mut number: u64) {
+fn put_number(out: &mut impl BufMut, mut number: u64) {
     let mut digits = [0u8; 20];
     let mut start = digits.len();
     loop {

@@ -217,11 +217,11 @@ impl Guest {
         &self,
         path: &str,
     ) -> Result<(Arc<OriginPool>, Arc<verge_config::site::CachePolicy>), FetchError> {
-        if let Some(route) = self.site.routes.find(path)
-            && let Target::Origin(origin) = &route.target
+        if let Some(stop) = self.site.routes.find(path)
+            && let Target::Origin(origin) = &stop.route.target
         {
             let pool = pool(&self.site, &origin.name).map_err(from_edge)?;
-            return Ok((pool, Arc::clone(&route.cache)));
+            return Ok((pool, Arc::clone(&stop.route.cache)));
         }
         let pool = self.origin.clone().ok_or_else(|| {
             let index = self.route.index;

@@ -92,7 +92,7 @@ fn a_domain_given_away_belongs_to_the_later_site() {
 fn no_route_says_which_part_is_missing() {
     let snapshot = Snapshot::new(Revision(1), [site("a", 1, &[exact("a.example")])]);
     let found = find(&snapshot, "a.example:81", "/in/x/y").unwrap();
-    assert_eq!(&*found.site.name, "a");
+    assert_eq!(&**found.site.name, "a");
     assert_eq!(found.captures("/in/x/y"), ["x/y"]);
     assert_eq!(find(&snapshot, "b.example", "/in/x").unwrap_err(), NoRoute::Host);
     assert_eq!(find(&snapshot, "a.example", "/out").unwrap_err(), NoRoute::Path);

@@ -98,7 +98,7 @@ pub(super) fn check(
             (Mode::Respect, _) => CacheMode::Respect,
             (Mode::Bypass, _) => CacheMode::Bypass,
         },
-        key: Arc::new(key(path, raw, faults)),
+        key: key(path, raw, faults).shared(),
         compress: compress(&format!("{path}.compress"), raw.compress.as_ref(), faults),
         tags: tags(&format!("{path}.tags"), &raw.tags, faults),
         position: position(&format!("{path}.position"), raw.position.as_deref(), kind, faults),

@@ -69,7 +69,7 @@ pub(super) fn check(
         let cache = cache::check(&format!("{at}.cache"), cache, kind, client_cache_control, faults);
         if let Some(target) = target {
             let path = PathPattern::new(&route.path);
-            routes.push(Arc::new(Route { index, path, target, cache: Arc::new(cache) }));
+            routes.push(Arc::new(Route { index, path, target, cache: cache.shared() }));
         }
     }
     routes

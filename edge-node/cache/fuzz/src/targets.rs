@@ -19,7 +19,9 @@ use verge_cache::multipart::Multipart;
 use verge_cache::range::{ByteRange, ContentRange, RangeSet, Selected};
 use verge_cache::tags::{CACHE_TAG, SURROGATE_KEY, Tags};
 use verge_cache::vary::{self, Selection, Vary};
-use verge_cache::{Now, Request, compress as compression, conditional as conditions, disk};
+use verge_cache::{
+    Now, Request, SiteName, compress as compression, conditional as conditions, disk,
+};
 use verge_config::site::{CachePolicy, Coding, CompressRule, KeyRule, QueryKey};
 
 /// A function that is fed, and whole inputs to start from.
@@ -208,7 +210,7 @@ pub fn key(data: &[u8]) {
     let _ = Tags::of(&headers, &[]);
     let rule = KeyRule::new(QueryKey::Sort, vec![device], vec!["lang".to_owned()]);
     let policy = Arc::new(CachePolicy { key: Arc::new(rule), ..CachePolicy::default() });
-    let site = Arc::from("shop");
+    let site = SiteName::from("shop");
     let key = KeyRef::of(&Request {
         site: &site,
         scheme: "https",
@@ -267,7 +269,7 @@ pub fn compress(data: &[u8]) {
 /// References in `Location` and `Content-Location`.
 pub fn reference(data: &[u8]) {
     let headers = fields(data, [CONTENT_LOCATION]);
-    let (site, policy) = (Arc::from("shop"), Arc::default());
+    let (site, policy) = (SiteName::from("shop"), Arc::default());
     let request = Request {
         site: &site,
         scheme: "https",

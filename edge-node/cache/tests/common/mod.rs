@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use verge_cache::{
     Body, BoxError, Cache, CacheError, Clock, DiskSettings, ManualClock, Outcome, Request,
-    Response, Settings, Source, SourceError, SourceRequest, SourceResponse, StreamBody,
+    Response, Settings, SiteName, Source, SourceError, SourceRequest, SourceResponse, StreamBody,
 };
 use verge_config::Revision;
 use verge_config::purge::{Mode, Purge, Selector};
@@ -121,7 +121,7 @@ pub fn tapped() -> (Tap, StreamBody) {
 pub struct Bench {
     pub cache: Cache,
     pub clock: Arc<ManualClock>,
-    pub site: Arc<str>,
+    pub site: SiteName,
     pub policy: Arc<CachePolicy>,
     pub folder: Option<Arc<tempfile::TempDir>>,
 }

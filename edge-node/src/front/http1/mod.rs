@@ -39,8 +39,6 @@ const MAX_TARGET: usize = 16 * 1024;
 struct Http1 {
     io: Io,
     buffer: BytesMut,
-    /// Room for the fields that change from hit to hit, used again and again.
-    fields: BytesMut,
     clock: Deadline,
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
     context: Context,
@@ -72,7 +70,6 @@ pub async fn serve(io: Io, start: BytesMut, context: Context) {
     let mut connection = Http1 {
         io,
         buffer: start,
-        fields: BytesMut::new(),
         clock: Deadline::new(context.limits.idle),
         draining: Box::pin(context.shutdown.clone().cancelled_owned()),
         context,

@@ -15,6 +15,7 @@ use crate::serve::{Content, FastHit, Reply};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::Result;
 use std::pin::Pin;
@@ -27,10 +28,19 @@ use verge_cache::HitContent;
 const MAX_DRAIN: usize = 256 * 1024;
 /// Up to here, in bytes, a file is read and written with its header section in one call.
 pub(super) const SMALL_FILE: u64 = 16 * 1024;
-/// The most bytes of the fields that change from hit to hit.
-const HIT_FIELDS: usize = 128;
+/// Up to here, in bytes, a hit's content is copied behind its header section: one short piece costs the
+/// kernel less than several.
+const SHORT: usize = 4 * 1024;
+/// The most bytes of room that a thread keeps.
+const MOST_ROOM: usize = 64 * 1024;
 /// How long draining and closing may take.
 const LINGER: Duration = Duration::from_secs(2);
+
+thread_local! {
+    /// Room for a hit's header section and short content, used again and again: every connection of a
+    /// thread writes through the same few lines of the processor's cache.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// How far a response got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,23 +57,32 @@ pub(super) enum Sent {
 
 impl Http1 {
     pub(super) async fn write_hit(&mut self, hit: FastHit, asked: Asked) -> Result<Turn> {
-        self.fields.reserve(HIT_FIELDS);
-        hit.write_fields(&mut self.fields);
-        self.fields.extend_from_slice(write::connection(asked));
-        self.fields.extend_from_slice(b"\r\n");
-        let fields = self.fields.split().freeze();
-        // What lies in memory is written from where it lies.
+        let mut room = ROOM.take();
+        room.clear();
+        room.extend_from_slice(hit.head());
+        hit.write_fields(&mut room);
+        room.extend_from_slice(write::connection(asked));
+        room.extend_from_slice(b"\r\n");
+        let content = if asked.head { &[] } else { hit.hit().in_memory() };
         let (count, sent) = match &hit.hit().content {
             HitContent::File(part) if !asked.head => {
-                let head = Bytes::copy_from_slice(hit.head());
-                self.write_file([head, fields], part.clone(), &mut None).await?
+                let head = Bytes::copy_from_slice(&room);
+                self.write_file(head, part.clone(), &mut None).await?
             }
+            _ if content.len() <= SHORT => {
+                room.extend_from_slice(content);
+                self.write_parts([&*room], &mut None).await?;
+                (content.len() as u64, Sent::Whole)
+            }
+            // What is longer is written from where it lies.
             _ => {
-                let content = if asked.head { &[] } else { hit.hit().in_memory() };
-                self.write_parts([hit.head(), &fields, content], &mut None).await?;
+                self.write_parts([&*room, content], &mut None).await?;
                 (content.len() as u64, Sent::Whole)
             }
         };
+        if room.capacity() <= MOST_ROOM {
+            ROOM.set(room);
+        }
         let whole = sent == Sent::Whole;
         hit.done(count, whole);
         Ok(match whole {
@@ -89,7 +108,7 @@ impl Http1 {
                 (length, Sent::Whole)
             }
             (Content::File(part), Delimited::Length(_)) => {
-                self.write_file([head, Bytes::new()], part, pump).await?
+                self.write_file(head, part, pump).await?
             }
             (Content::Stream(_), Delimited::Nothing)
             | (Content::Empty | Content::Whole(_) | Content::File(_), _) => {
@@ -108,7 +127,7 @@ impl Http1 {
     /// is a response that breaks off.
     async fn write_file(
         &mut self,
-        head: [Bytes; 2],
+        head: Bytes,
         part: FilePart,
         pump: &mut Option<Pump>,
     ) -> Result<(u64, Sent)> {
@@ -140,7 +159,7 @@ impl Http1 {
 
     async fn write_pieces(
         &mut self,
-        [mut head, mut fields]: [Bytes; 2],
+        mut head: Bytes,
         mut pieces: Pieces,
         pump: &mut Option<Pump>,
     ) -> Result<(u64, Sent)> {
@@ -160,8 +179,7 @@ impl Http1 {
                 }
             };
             count += piece.len() as u64;
-            let parts = [std::mem::take(&mut head), std::mem::take(&mut fields), piece];
-            self.write_parts(parts, pump).await?;
+            self.write_parts([std::mem::take(&mut head), piece], pump).await?;
             if let Some(sent) = sent {
                 return Ok((count, sent));
             }

@@ -5,9 +5,9 @@ use crate::body::file::{FilePart, Resident};
 use crate::front::deadline::Deadline;
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::SendFlags;
 use socket2::SockRef;
-use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -21,7 +21,7 @@ const UNSENT: u32 = 16 * 1024;
 
 /// A header section and a file's bytes, as far as they are not sent yet.
 pub(super) struct FileWrite {
-    head: [Bytes; 2],
+    head: Bytes,
     part: FilePart,
     resident: Resident,
     sent: u64,
@@ -37,7 +37,7 @@ pub(super) enum FileEnd {
 }
 
 impl FileWrite {
-    pub(super) fn new(head: [Bytes; 2], part: FilePart) -> FileWrite {
+    pub(super) fn new(head: Bytes, part: FilePart) -> FileWrite {
         FileWrite { head, part, resident: Resident::default(), sent: 0 }
     }
 
@@ -80,7 +80,7 @@ impl FileWrite {
         stream: &TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<std::result::Result<bool, Failure>> {
-        let head = self.head.iter().any(|part| !part.is_empty());
+        let head = !self.head.is_empty();
         if !head && self.part.len == 0 {
             return Poll::Ready(Ok(false));
         }
@@ -122,14 +122,8 @@ impl FileWrite {
         let mut flags = SendFlags::NOSIGNAL;
         // The first bytes of the content go into the same segment.
         flags.set(SendFlags::MORE, self.part.len > 0);
-        let slices = self.head.each_ref().map(|part| IoSlice::new(part));
-        let sent = sendmsg(stream, &slices, &mut SendAncillaryBuffer::default(), flags)?;
-        let mut left = sent;
-        for part in &mut self.head {
-            let count = part.len().min(left);
-            part.advance(count);
-            left -= count;
-        }
+        let sent = rustix::net::send(stream, &self.head, flags)?;
+        self.head.advance(sent);
         Ok(sent)
     }
 

@@ -27,7 +27,6 @@ fn answer(io: Io, stored: &Arc<Stored>, limits: Limits) -> JoinHandle<Result<Opt
         let mut connection = Http1 {
             io,
             buffer: BytesMut::new(),
-            fields: BytesMut::new(),
             clock: Deadline::new(limits.idle),
             draining: Box::pin(context.shutdown.clone().cancelled_owned()),
             context,

@@ -24,8 +24,8 @@ pub(super) fn poll_fill(
     poll_read_buf(Pin::new(io), cx, buffer)
 }
 
-/// Writes all of `parts`, each of one piece, taking away what is written; late when the visitor takes nothing for the time
-/// that `clock` was set to before the call.
+/// Writes all of `parts`, each of one piece, taking away what is written; late when the visitor takes
+/// nothing for the time that `clock` was set to before the call.
 pub(super) fn poll_write_parts<const N: usize, B: Buf>(
     io: &mut Io,
     parts: &mut [B; N],
@@ -39,7 +39,12 @@ pub(super) fn poll_write_parts<const N: usize, B: Buf>(
         let Some(slices) = left.and_then(|first| slices.get(first..)) else {
             return Poll::Ready(Ok(()));
         };
-        match Pin::new(&mut *io).poll_write_vectored(cx, slices) {
+        let io = Pin::new(&mut *io);
+        let written = match slices {
+            [only] => io.poll_write(cx, only),
+            _ => io.poll_write_vectored(cx, slices),
+        };
+        match written {
             Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(written)) => {
                 advance(parts, written);
