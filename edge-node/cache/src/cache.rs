@@ -106,6 +106,7 @@ pub(crate) struct Inner {
     pub(crate) filling: AtomicU64,
     sites: RwLock<AHashMap<Arc<str>, Arc<SiteState>>>,
     marks: moka::sync::Cache<u64, Mark, RandomState>,
+    mark_count: AtomicU64,
 }
 
 // === impl Settings ===
@@ -232,6 +233,7 @@ impl Cache {
                 filling: AtomicU64::new(0),
                 sites: RwLock::default(),
                 marks,
+                mark_count: AtomicU64::new(0),
             }),
         }
     }
@@ -371,6 +373,7 @@ impl Inner {
         let lifetime = lifetime.max(delay_ms.saturating_mul(2).min(MAX_MARK_MS));
         let until = self.settings.clock.mono().saturating_add(lifetime);
         self.marks.insert(hash, Mark { until, why, reason });
+        self.mark_count.fetch_add(1, Ordering::Release);
     }
 
     /// The mark on a key, while it lasts.
@@ -382,6 +385,16 @@ impl Inner {
     /// Whether the last answer was for one visitor only, so that requests do not wait for each other.
     pub(crate) fn is_unshared(&self, hash: u64) -> bool {
         self.marked(hash) == Some(Passing::Unshared)
+    }
+
+    /// How many marks were left so far.
+    pub(crate) fn mark_count(&self) -> u64 {
+        self.mark_count.load(Ordering::Acquire)
+    }
+
+    /// Whether one was left since there were `before`, and is on this key.
+    pub(crate) fn marked_since(&self, hash: u64, before: u64) -> bool {
+        self.mark_count() != before && self.is_unshared(hash)
     }
 
     /// Why the last answer was not stored, where that is remembered.

@@ -33,7 +33,7 @@ struct Listed(StoredObject);
 
 /// A place in that order.
 trait Place {
-    fn place(&self) -> (&str, &str, usize);
+    fn place(&self) -> (&[u8], &[u8], usize);
 }
 
 struct At<'a>(&'a str, &'a str);
@@ -41,14 +41,15 @@ struct At<'a>(&'a str, &'a str);
 // === impl Listed ===
 
 impl Place for Listed {
-    fn place(&self) -> (&str, &str, usize) {
-        (self.0.key.host(), self.0.key.path(), self.0.address())
+    fn place(&self) -> (&[u8], &[u8], usize) {
+        let (host, path) = self.0.key.place();
+        (host, path, self.0.address())
     }
 }
 
 impl Place for At<'_> {
-    fn place(&self) -> (&str, &str, usize) {
-        (self.0, self.1, 0)
+    fn place(&self) -> (&[u8], &[u8], usize) {
+        (self.0.as_bytes(), self.1.as_bytes(), 0)
     }
 }
 

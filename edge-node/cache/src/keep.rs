@@ -20,8 +20,8 @@ const PIECE_BYTES: u64 = 1024 * 1024;
 /// own, which begins where the kernel copies fastest from: at the start of a page.
 const INLINE_BYTES: u64 = 4 * 1024;
 /// From this length on content lies in a file in memory: sending its pages as they are takes less than
-/// copying them, which wins for less.
-const MEMORY_FILE_BYTES: u64 = 256 * 1024;
+/// copying them.
+const MEMORY_FILE_BYTES: u64 = 64 * 1024;
 /// Nobody reads: what is left of content is fetched for the store's sake if it is not more than this.
 const FINISHED_ALONE_BYTES: u64 = 16 * 1024 * 1024;
 

@@ -157,6 +157,11 @@ impl Key {
         text(self.part(self.path_at(), self.query_at()))
     }
 
+    /// Host and path as bytes, by which keys are put in order.
+    pub(crate) fn place(&self) -> (&[u8], &[u8]) {
+        (self.part(self.host_at(), self.path_at()), self.part(self.path_at(), self.query_at()))
+    }
+
     /// The query as it counts.
     #[must_use]
     pub fn query(&self) -> Option<&str> {

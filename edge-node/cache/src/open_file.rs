@@ -74,6 +74,12 @@ impl OpenFile {
         &self.file
     }
 
+    /// Whether it lies in memory alone: reading it never waits.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        self.in_memory
+    }
+
     /// Whether its first `end` bytes are in memory, as far as they were looked at lately.
     #[must_use]
     pub fn is_resident(&self, end: u64) -> bool {

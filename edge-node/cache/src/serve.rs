@@ -105,11 +105,12 @@ impl Inner {
             if *ask.request.method == Method::HEAD {
                 return self.pass_head(&ask, source, &need).await;
             }
+            let marks = self.mark_count();
             if self.is_unshared(ask.hash) {
                 need.collapse = false;
                 need.detail = Some("hit-for-miss");
             }
-            need.unmarked = need.collapse;
+            need.unmarked = need.collapse.then_some(marks);
             if need.collapse && need.stale.is_none() {
                 need.asked = Asked::cold(ask.request.headers);
                 // Where nothing is stored at all there is nothing to look for.

@@ -24,9 +24,10 @@ pub(crate) struct Need {
     pub(crate) stale: Option<StoredObject>,
     /// Whether it may be shared with others.
     pub(crate) collapse: bool,
-    /// Whether it may be because its key had no hit-for-miss mark. One that was left since then, by a
-    /// fill that is over, says that waiting for another is in vain.
-    pub(crate) unmarked: bool,
+    /// How many hit-for-miss marks there had been when its key was seen to have none, where that is why
+    /// it may be shared. One that was left since then, by a fill that is over, says that waiting for
+    /// another is in vain.
+    pub(crate) unmarked: Option<u64>,
     /// How the request selects among variants, where that is known.
     pub(crate) hint: Option<Selection>,
     /// The part that is needed; all of it when there is none.
@@ -53,7 +54,7 @@ impl Need {
             forward,
             stale: None,
             collapse,
-            unmarked: false,
+            unmarked: None,
             hint: None,
             asked: None,
             completion: None,
@@ -95,7 +96,7 @@ impl Inner {
                     return Joined::Stored(again);
                 }
             }
-            if need.unmarked && self.is_unshared(ask.hash) {
+            if need.unmarked.is_some_and(|marks| self.marked_since(ask.hash, marks)) {
                 return Joined::Stored(lookup(&self.store, ask, self.settings.clock.mono()));
             }
             let part = need.completion.as_ref().map(|completion| completion.epoch().applied);

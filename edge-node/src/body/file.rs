@@ -5,6 +5,7 @@ use super::BoxError;
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
+use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::fs::File;
 use std::future::Future;
@@ -76,7 +77,7 @@ impl Pieces {
             }
             None => {
                 let count = usize::try_from(self.part.len).unwrap_or(PIECE).min(most).min(PIECE);
-                match read_now(self.part.file.file(), self.part.offset, count)? {
+                match read_now(&self.part.file, self.part.offset, count)? {
                     Some(piece) => piece,
                     None => {
                         let (file, at) = (Arc::clone(&self.part.file), self.part.offset);
@@ -170,7 +171,11 @@ fn is_resident(file: &File, at: u64, end: u64) -> Result<bool> {
 }
 
 /// Reads if it needs no wait; `None` when it would.
-fn read_now(file: &File, at: u64, count: usize) -> Result<Option<Bytes>> {
+fn read_now(open: &OpenFile, at: u64, count: usize) -> Result<Option<Bytes>> {
+    let file = open.file();
+    if open.is_in_memory() {
+        return read_waiting(file, at, count).map(Some);
+    }
     let mut buffer = BytesMut::zeroed(count);
     match read_if_resident(file, at, &mut buffer) {
         Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
@@ -194,13 +199,12 @@ fn is_in_memory(file: &File) -> bool {
 }
 
 fn read_waiting(file: &File, at: u64, count: usize) -> Result<Bytes> {
-    let mut buffer = BytesMut::zeroed(count);
-    let read = file.read_at(&mut buffer, at)?;
-    if read == 0 {
+    let mut buffer = Vec::with_capacity(count);
+    // Into room that nobody has cleared for it.
+    if rustix::io::pread(file, spare_capacity(&mut buffer), at)? == 0 {
         return Err(ErrorKind::UnexpectedEof.into());
     }
-    buffer.truncate(read);
-    Ok(buffer.freeze())
+    Ok(buffer.into())
 }
 
 /// Brings the bytes from `at` to `end` into memory.

@@ -29,11 +29,18 @@ use bytes::Bytes;
 use debug::Debugging;
 use http::header::CONTENT_LOCATION;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use origin_source::OriginSource;
 use std::sync::Arc;
 use verge_cache::{Cache, Source};
 use verge_config::site::{CacheMode, CachePolicy, CachePosition, Route, Target};
+
+/// Fields of a response that are for edges alone.
+const FOR_EDGES: [HeaderName; 3] = [
+    HeaderName::from_static("cache-tag"),
+    HeaderName::from_static("surrogate-key"),
+    HeaderName::from_static("verge-cdn-cache-control"),
+];
 
 /// What requests are served with.
 pub struct Edge {
@@ -339,7 +346,7 @@ impl Answer {
 
     fn passed(response: http::Response<Body>) -> Answer {
         let (mut parts, body) = response.into_parts();
-        for name in ["cache-tag", "surrogate-key", "verge-cdn-cache-control"] {
+        for name in FOR_EDGES {
             parts.headers.remove(name);
         }
         Answer {
