@@ -34,5 +34,5 @@ check: setup ## format, lints, licences and advisories, structure
 
 bench: setup guests ## compare with nginx, Varnish, HAProxy, Traffic Server, wasmtime, side by side
 	@scripts/setup.sh bench
-	$(BUILD) --release --bin verge-edge --bin verge-control
+	$(CARGO) build --locked --release -p verge-edge -p verge-control --bins
 	@python3 bench/run.py --bin target/release $(ARGS)

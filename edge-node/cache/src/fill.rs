@@ -402,20 +402,7 @@ mod tests {
     use std::sync::Arc;
 
     fn fill() -> Arc<Fill> {
-        let (site, rule): (Arc<str>, _) = ("s".into(), Arc::default());
-        let (scheme, host, path) = ("http", "h", "/");
-        let key = KeyRef {
-            site: &site,
-            site_hash: 0,
-            scheme,
-            host,
-            path,
-            query: None,
-            extras: None,
-            rule: &rule,
-        };
-        let key = Arc::new(key.keep());
-        Fill::new(key, HeaderMap::new(), (true, None), 0)
+        Fill::new(Arc::new(Key::at("/")), HeaderMap::new(), (true, None), 0)
     }
 
     fn next(reader: &mut Reader) -> Option<Option<Result<Bytes, BodyError>>> {

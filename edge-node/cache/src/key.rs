@@ -132,6 +132,16 @@ impl<'a> KeyRef<'a> {
 
 // === impl Key ===
 
+#[cfg(test)]
+impl Key {
+    /// For tests: `path` at `https://h`, by the plainest rule.
+    pub(crate) fn at(path: &str) -> Key {
+        let (site, rule): (Arc<str>, _) = ("s".into(), Arc::default());
+        let (scheme, host, query, extras) = ("https", "h", None, None);
+        KeyRef { site: &site, site_hash: 0, scheme, host, path, query, extras, rule: &rule }.keep()
+    }
+}
+
 impl Key {
     /// The site.
     #[must_use]

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::key::{Key, KeyRef};
+use crate::key::Key;
 use crate::purge_index::Verdict;
 use crate::site::{Purgeable, SiteState};
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -76,21 +76,9 @@ impl Purgeable for Stored {
 
 impl World {
     fn new() -> Arc<World> {
-        let (site, rule): (Arc<str>, _) = ("s".into(), Arc::default());
-        let (scheme, host, path) = ("https", "h", "/a/b");
-        let key = KeyRef {
-            site: &site,
-            site_hash: 0,
-            scheme,
-            host,
-            path,
-            query: None,
-            extras: None,
-            rule: &rule,
-        };
         Arc::new(World {
             site: SiteState::new(Revision::ZERO),
-            key: key.keep(),
+            key: Key::at("/a/b"),
             source: AtomicU64::new(0),
             least: AtomicU64::new(0),
             store: Mutex::new(None),

@@ -197,3 +197,65 @@ fn for_source(headers: &HeaderMap, strip: bool) -> HeaderMap {
     }
     headers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{SourceError, SourceRequest, SourceResponse};
+    use crate::cache::{Cache, Passing, Settings};
+    use crate::directives::RequestDirectives;
+    use crate::key::KeyRef;
+    use crate::site_name::SiteName;
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use http::Method;
+    use verge_config::site::CachePolicy;
+
+    /// A source that never answers: a fill of it stays as it was begun.
+    struct Silent;
+
+    impl Source for Silent {
+        fn fetch(
+            &self,
+            _: SourceRequest,
+        ) -> BoxFuture<'static, Result<SourceResponse, SourceError>> {
+            futures::future::pending().boxed()
+        }
+    }
+
+    /// A request that found no mark on its key, and then, before it has the key's lock, a fill ends that
+    /// leaves one and another begins: that one's answer is for its own visitor, too.
+    #[tokio::test]
+    async fn a_mark_left_since_the_request_looked_keeps_it_from_waiting() {
+        let cache = Cache::new(Settings::default());
+        let inner = &cache.inner;
+        let (site, policy) = (SiteName::from("s"), Arc::new(CachePolicy::default()));
+        let (method, headers) = (Method::GET, HeaderMap::new());
+        let request = crate::api::Request {
+            site: &site,
+            scheme: "https",
+            host: "h",
+            path: "/",
+            query: None,
+            method: &method,
+            headers: &headers,
+            policy: &policy,
+        };
+        let key = KeyRef::of(&request);
+        let hash = key.hash(&inner.hasher);
+        let ask = Ask { request, key, hash, directives: RequestDirectives::default() };
+        let source: Arc<dyn Source> = Arc::new(Silent);
+        let join = |need: &Need| inner.join_or_start(&ask, need, &source, false);
+
+        let seen = inner.mark_count();
+        let need = || Need { unmarked: Some(seen), ..Need::new(Forward::UriMiss, true) };
+        let first = join(&need());
+        assert!(matches!(first, Joined::Leader(_)));
+        // For control: nothing was left on the key, so it waits; nor on another's.
+        assert!(matches!(join(&need()), Joined::Follower(_)));
+        inner.mark(hash.wrapping_add(1), Some(Passing::Unshared), None, 0);
+        assert!(matches!(join(&need()), Joined::Follower(_)));
+        inner.mark(hash, Some(Passing::Unshared), None, 0);
+        assert!(matches!(join(&need()), Joined::Stored(Lookup::Miss { .. })), "it looks again");
+    }
+}
