@@ -6,6 +6,7 @@
 use crate::purge::{Mode, Purge, Selector};
 use crate::revision::Revision;
 use crate::site::SiteDocument;
+use crate::tail::Tail;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -101,6 +102,8 @@ pub enum Asked {
         #[serde(default)]
         fields: Vec<(String, String)>,
     },
+    /// To tell of a site's requests for a while. It stays open, and is asked again before it ends.
+    Tail(Tail),
     /// A kind that only a newer control plane knows.
     #[serde(other)]
     Unknown,
@@ -132,6 +135,8 @@ pub enum Told {
         /// The explanation, as the edge's own admin listener gives it.
         explanation: serde_json::Value,
     },
+    /// To [`Asked::Tail`]: what is asked for goes into batches of their own.
+    Tailing,
     /// The edge gives no answer, and why.
     Refused {
         /// For the asker.

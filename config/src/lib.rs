@@ -10,6 +10,7 @@ pub mod purge;
 pub mod read;
 pub mod revision;
 pub mod site;
+pub mod tail;
 pub mod units;
 
 pub use fault::{Fault, Faults};

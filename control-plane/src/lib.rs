@@ -14,6 +14,7 @@ mod questions;
 mod server;
 mod state;
 mod store;
+mod tails;
 
 pub use auth::NoRandomness;
 pub use store::StoreError;

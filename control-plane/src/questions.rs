@@ -113,6 +113,15 @@ impl Asking {
         open.get(&self.number).is_some_and(|question| question.answers.contains_key(edge))
     }
 
+    /// Asks every edge once more, under the same name; what has been answered stays.
+    pub(crate) fn repeat(&mut self) {
+        let mut open = self.questions.open.lock();
+        let Some(question) = open.remove(&self.number) else { return };
+        self.number = *self.questions.newest.borrow() + 1;
+        open.insert(self.number, question);
+        self.questions.newest.send_replace(self.number);
+    }
+
     /// The answers so far, by the edges' ids.
     pub(crate) fn answers(&self) -> HashMap<String, Told> {
         let open = self.questions.open.lock();
@@ -168,6 +177,20 @@ mod tests {
         let id = asking.id.clone();
         drop(asking);
         questions.answered("e1", answer(&id, 3));
+        assert!(questions.open.lock().is_empty());
+    }
+
+    #[test]
+    fn what_is_repeated_is_told_to_everybody_once_more() {
+        let questions = Arc::new(Questions::default());
+        let mut asking = ask(&questions, "a").unwrap();
+        let other = ask(&questions, "a").unwrap();
+        questions.answered("e1", answer(&asking.id, 3));
+        let before = questions.after(0)[0].1.clone();
+        asking.repeat();
+        assert_eq!(questions.after(2), [(3, before)]);
+        assert!(asking.is_answered_by("e1"));
+        drop((asking, other));
         assert!(questions.open.lock().is_empty());
     }
 

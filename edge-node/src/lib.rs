@@ -13,6 +13,7 @@ pub mod routing;
 mod run;
 pub mod serve;
 pub mod snapshot;
+pub mod tail;
 pub mod telemetry;
 
 pub use run::{Addresses, Options, RunError, run, run_with};

@@ -11,6 +11,7 @@ use crate::listen::{CertificateError, CertificateFiles, Certificates, Limits, Li
 use crate::origin::{OriginSettings, Outside, Resolver, native_roots};
 use crate::serve::Edge;
 use crate::snapshot::{Snapshot, SnapshotCell};
+use crate::tail::Tails;
 use crate::telemetry;
 use hooks::Hooks;
 use sockets::{Sockets, tell, write_addresses};
@@ -20,10 +21,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use verge_cache::{Cache, DiskError, DiskSettings, Settings};
 use verge_config::process::edge::{CacheStorage, EdgeConfig, Source};
 use verge_config::site::Context;
+use verge_config::tail::TailLine;
 use verge_handlers::{CompilerCommand, Sandbox, SandboxError, SandboxSettings};
 
 /// How often gauges are brought up to date.
@@ -40,6 +43,8 @@ pub struct Options {
     pub check: bool,
     /// Somebody waits in front of it: reconnect sooner.
     pub development: bool,
+    /// Who in this process is told of every request; what does not fit is counted in its place.
+    pub requests: Option<mpsc::Sender<TailLine>>,
 }
 
 /// Where an edge listens.
@@ -100,7 +105,7 @@ impl Options {
     pub fn of_this_program(port_file: Option<PathBuf>, check: bool) -> io::Result<Options> {
         let program = std::env::current_exe()?;
         let compiler = CompilerCommand { program, args: vec!["compile-component".to_owned()] };
-        Ok(Options { compiler, port_file, check, development: false })
+        Ok(Options { compiler, port_file, check, development: false, requests: None })
     }
 }
 
@@ -139,12 +144,15 @@ pub async fn run_with(
     let origins = Arc::new(origin_settings(&config, &addresses));
     let (sandbox, _scratch) = sandbox(&config, &options)?;
     let log = Arc::new(PurgeLog::new(Arc::new(cache.clone())));
-    let link = Link::open(&config, &options, sandbox, &origins, &cell, log.clone()).await?;
+    let mut link = Link::open(&config, &options, sandbox, &origins, &cell, log.clone()).await?;
+    let tails = Arc::new(Tails::new(Arc::clone(&config.name), options.requests.clone()));
+    link.tell_of(&tails);
     let edge = Arc::new(Edge {
         id: Arc::clone(&config.name),
         snapshot: Arc::clone(&cell),
         cache: cache.clone(),
         outside: Arc::new(Outside::new(Arc::clone(&origins))),
+        tails,
     });
     let hooks = Arc::new(Hooks {
         edge: Arc::clone(&edge),
@@ -359,6 +367,12 @@ impl Link {
     fn put_questions_to(&self, witness: Arc<dyn Witness>) {
         if let Link::Fleet(fleet) = self {
             fleet.put_questions_to(witness);
+        }
+    }
+
+    fn tell_of(&mut self, tails: &Arc<Tails>) {
+        if let Link::Fleet(fleet) = self {
+            fleet.tell_of(Arc::clone(tails));
         }
     }
 

@@ -12,6 +12,7 @@ mod purges;
 mod questions;
 mod request;
 mod sites;
+mod tails;
 mod tokens;
 
 pub(crate) use guard::Peer;
@@ -23,6 +24,7 @@ use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::questions::Questions;
 use crate::store::Store;
+use crate::tails::Tails;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -44,6 +46,7 @@ pub(crate) struct App {
     pub(crate) blobs: Blobs,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) questions: Arc<Questions>,
+    pub(crate) tails: Arc<Tails>,
     pub(crate) metrics: Metrics,
     /// Ends feeds and waits, so that the server can drain.
     pub(crate) shutdown: CancellationToken,
@@ -73,6 +76,7 @@ impl App {
             blobs,
             fleet: Arc::new(Fleet::default()),
             questions: Arc::default(),
+            tails: Arc::default(),
             metrics: Metrics::new(),
             shutdown,
         }
@@ -116,10 +120,12 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Arc<App>> {
         Endpoint::ListPurges => on(M::GET, purges::list),
         Endpoint::GetPurge => on(M::GET, purges::get),
         Endpoint::Explain => on(M::GET, questions::explain),
+        Endpoint::Tail => on(M::GET, tails::stream),
         Endpoint::Enrol => on(M::POST, edges::enrol),
         Endpoint::ListEdges => on(M::GET, edges::list),
         Endpoint::RemoveEdge => on(M::DELETE, edges::remove),
         Endpoint::Report => on(M::POST, edges::report),
+        Endpoint::Events => on(M::POST, tails::events),
         Endpoint::Feed => on(M::GET, feed::stream),
         Endpoint::CreateToken => on(M::POST, tokens::create),
         Endpoint::ListTokens => on(M::GET, tokens::list),

@@ -35,13 +35,15 @@ enum Content {
     Json(&'static str),
     /// A page of one of the schemas.
     Page(&'static str),
+    /// A stream of lines, each one of the schemas.
+    Lines(&'static str),
     /// Another media type.
     Other(&'static str),
 }
 
 #[rustfmt::skip]
 fn shape(endpoint: Endpoint) -> Shape {
-    use Content::{Json, Nothing, Other, Page};
+    use Content::{Json, Lines, Nothing, Other, Page};
     let json = |schema| Some(("application/json", schema));
     let (body, query, answers): (_, &'static [&'static str], &'static [(&'static str, Content)]) = match endpoint {
         Endpoint::Health | Endpoint::Ready => (None, &[], &[("200", Other("text/plain"))]),
@@ -62,10 +64,12 @@ fn shape(endpoint: Endpoint) -> Shape {
         Endpoint::Explain => (None, &["url", "field", "wait", "timeout"], &[("200", Json("Explanations"))]),
         Endpoint::ListPurges => (None, &["site", "limit", "cursor"], &[("200", Page("Receipt"))]),
         Endpoint::GetPurge => (None, &["wait", "timeout"], &[("200", Json("Receipt"))]),
+        Endpoint::Tail => (None, &["handler", "status", "outcome", "path", "edge", "sample", "query"], &[("200", Lines("TailLine"))]),
         Endpoint::Enrol => (json("Enrol"), &[], &[("201", Json("Enrolled"))]),
         Endpoint::ListEdges => (None, PAGE, &[("200", Page("EdgeInfo"))]),
         Endpoint::RemoveEdge => (None, &[], &[("204", Nothing)]),
         Endpoint::Report => (json("Report"), &[], &[("204", Nothing)]),
+        Endpoint::Events => (json("Batch"), &[], &[("200", Json("Taken"))]),
         Endpoint::Feed => (None, &["since", "history"], &[("200", Other("application/x-ndjson"))]),
         Endpoint::CreateToken => (json("NewToken"), &[], &[("201", Json("TokenCreated"))]),
         Endpoint::ListTokens => (None, PAGE, &[("200", Page("TokenInfo"))]),
@@ -161,6 +165,10 @@ fn response(content: &Content) -> utoipa::openapi::Response {
         Content::Json(schema) => {
             let content = ContentBuilder::new().schema(reference(schema)).build();
             response.content("application/json", content).build()
+        }
+        Content::Lines(schema) => {
+            let content = ContentBuilder::new().schema(reference(schema)).build();
+            response.content("application/x-ndjson", content).build()
         }
         Content::Page(schema) => {
             let items = ArrayBuilder::new().items(Ref::from_schema_name(*schema));

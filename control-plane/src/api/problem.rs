@@ -6,6 +6,7 @@ use crate::blobs::BlobError;
 use crate::questions::NotAsked;
 use crate::state::Rejection;
 use crate::store::{CommitError, StoreError};
+use crate::tails::NotOpened;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -248,6 +249,16 @@ impl From<NotAsked> for Failure {
                 tracing::error!(%error, "a question cannot be written");
                 mixed_up()
             }
+        }
+    }
+}
+
+impl From<NotOpened> for Failure {
+    fn from(error: NotOpened) -> Failure {
+        match error {
+            NotOpened::TooMany => Failure::too_many(&error.to_string(), Duration::from_secs(5)),
+            NotOpened::NoRandomness(error) => error.into(),
+            NotOpened::NotAsked(error) => error.into(),
         }
     }
 }

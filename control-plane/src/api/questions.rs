@@ -90,7 +90,7 @@ fn explained(edge: &str, connected: bool, told: Option<Told>) -> EdgeExplanation
     let (state, explanation, reason) = match told {
         Some(Told::Explained { explanation }) => (AnswerState::Answered, Some(explanation), None),
         Some(Told::Refused { reason }) => (AnswerState::Refused, None, Some(reason)),
-        Some(Told::Preview { .. } | Told::Unknown) => {
+        Some(Told::Preview { .. } | Told::Tailing | Told::Unknown) => {
             let reason = "an answer that this version does not know".to_owned();
             (AnswerState::Refused, None, Some(reason))
         }

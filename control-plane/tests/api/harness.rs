@@ -154,6 +154,14 @@ impl Client {
         Reply { status: parts.status, fields: parts.headers, body }
     }
 
+    /// A stream of JSON lines.
+    pub(crate) async fn stream(&self, path: &str) -> Feed {
+        let response = self.try_send("GET", path, &[], "").await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "application/x-ndjson");
+        Feed { body: response.into_body(), rest: Vec::new() }
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Reply {
         self.send("GET", path, &[], "").await
     }
@@ -207,11 +215,7 @@ impl Reply {
 
 impl Edge {
     pub(crate) async fn feed(&self, query: &str) -> Feed {
-        let path = format!("/v1/feed{query}");
-        let response = self.client.try_send("GET", &path, &[], "").await.unwrap();
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "application/x-ndjson");
-        Feed { body: response.into_body(), rest: Vec::new() }
+        self.client.stream(&format!("/v1/feed{query}")).await
     }
 
     pub(crate) async fn report(&self, body: Value) -> Reply {

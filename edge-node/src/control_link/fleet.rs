@@ -9,8 +9,9 @@ use super::questions::{Questions, Witness};
 use super::report::{self, Outbox};
 use super::session::Session;
 use super::status::LinkStatus;
-use super::{PurgeSink, feed, record};
+use super::{PurgeSink, events, feed, record};
 use crate::snapshot::SnapshotCell;
+use crate::tail::Tails;
 use rustls::RootCertStore;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,7 @@ pub struct Fleet {
     outbox: Arc<Outbox>,
     status: Arc<LinkStatus>,
     questions: Arc<Questions>,
+    tails: Option<Arc<Tails>>,
     longest_wait: Duration,
 }
 
@@ -119,7 +121,7 @@ impl Fleet {
         let mut applier = Applier::new(effects, position);
         applier.restore().await?;
         let longest_wait = settings.longest_wait;
-        Ok(Fleet { applier, session, outbox, status, questions, longest_wait })
+        Ok(Fleet { applier, session, outbox, status, questions, tails: None, longest_wait })
     }
 
     /// How far the link is.
@@ -133,13 +135,21 @@ impl Fleet {
         self.questions.put_to(witness);
     }
 
+    /// Names whose requests the control plane's readers are told of.
+    pub fn tell_of(&mut self, tails: Arc<Tails>) {
+        self.tails = Some(tails);
+    }
+
     /// Follows the control plane until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
+        let status = Arc::clone(&self.status);
+        let events = events::run(Arc::clone(&self.session), self.tails, status);
         let reports = report::run(Arc::clone(&self.session), self.outbox, self.status);
         let feed = feed::run(self.applier, self.session, self.longest_wait);
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = reports => {}
+            () = events => {}
             () = feed => {}
         }
     }

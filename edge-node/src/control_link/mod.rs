@@ -13,6 +13,7 @@ mod backoff;
 mod blobs;
 mod build;
 mod client;
+mod events;
 mod feed;
 mod fleet;
 mod last_good;

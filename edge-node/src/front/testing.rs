@@ -8,6 +8,7 @@ use crate::listen::{CertificateFiles, Certificates, Connection, Io, Limits};
 use crate::origin::{OriginSettings, Outside, Resolver};
 use crate::serve::{Content, Edge, Record, Reply};
 use crate::snapshot::{Snapshot, SnapshotCell};
+use crate::tail::Tails;
 use http::{HeaderMap, StatusCode};
 use rustls::RootCertStore;
 use std::fs::File;
@@ -32,6 +33,7 @@ pub(super) fn context(limits: Limits) -> Context {
         snapshot: Arc::new(SnapshotCell::from_pointee(Snapshot::new(Revision(1), []))),
         cache: Cache::new(Settings::default()),
         outside: Arc::new(Outside::new(settings)),
+        tails: Arc::new(Tails::new(Arc::from("test-edge"), None)),
     };
     Context {
         edge: Arc::new(edge),

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Instant;
 use verge_config::feed::{Asked, MAX_SAMPLE_BYTES, MAX_SAMPLES, Told};
 use verge_config::purge::{Purge, PurgeRequest};
 
@@ -86,6 +87,13 @@ impl Witness for Hooks {
                 match self.explained(&url, &fields, Some(&site)) {
                     Ok(explanation) => Told::Explained { explanation },
                     Err(reason) => Told::Refused { reason },
+                }
+            }
+            Asked::Tail(tail) => {
+                if self.edge.tails.open(tail, Instant::now()) {
+                    Told::Tailing
+                } else {
+                    Told::Refused { reason: "this edge has as many tails as it may".to_owned() }
                 }
             }
             Asked::Unknown => Told::Refused {

@@ -56,7 +56,7 @@ impl Edge {
             policy,
         };
         let hit = self.cache.hit(&request)?;
-        let mut record = Record::begin(connection, method, target, version);
+        let mut record = Record::begin(&self.tails, connection, method, target, version);
         record.set_host(&host);
         record.matched(found.site, found.route);
         record.answered(hit.object.status(), Some(Outcome::Hit));

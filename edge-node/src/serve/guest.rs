@@ -8,6 +8,7 @@ use crate::origin::outgoing::strip_hop_by_hop;
 use crate::origin::{Hop, OriginError, OriginPool};
 use crate::respond::EdgeError;
 use crate::snapshot::SiteRuntime;
+use crate::tail::Run;
 use crate::telemetry::{self, HandlerEnd};
 use futures::future::BoxFuture;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -28,6 +29,8 @@ pub(super) struct Guest {
     handler: Arc<verge_handlers::Handler>,
     spec: Arc<Handler>,
     origin: Option<Arc<OriginPool>>,
+    /// Where it is told what the guest does, when somebody watches.
+    run: Option<Arc<Run>>,
 }
 
 impl Guest {
@@ -46,7 +49,13 @@ impl Guest {
             handler: handler.ok_or(EdgeError::Internal("a route's handler is not loaded"))?,
             spec: Arc::clone(spec),
             origin: origin.map(|origin| pool(site, &origin.name)).transpose()?,
+            run: None,
         })
+    }
+
+    /// What the guest does is told there.
+    pub(super) fn watched_by(self, run: Option<Arc<Run>>) -> Guest {
+        Guest { run, ..self }
     }
 
     /// Runs the guest for a request; the response's content streams out of it.
@@ -116,6 +125,9 @@ impl Host for Outside {
     }
 
     fn log(&self, line: LogLine) {
+        if let Some(run) = &self.guest.run {
+            run.line(line.stream.name(), &line.message);
+        }
         tracing::info!(
             target: "handler",
             site = %self.guest.site.name,
@@ -126,6 +138,9 @@ impl Host for Outside {
     }
 
     fn ended(&self, end: &End, usage: &Usage) {
+        if let Some(run) = &self.guest.run {
+            run.ended(end.name(), usage.cpu);
+        }
         telemetry::metrics().handler(counted(end), usage.wall);
         tracing::debug!(
             target: "handler",

@@ -25,6 +25,7 @@ use crate::origin::{EndsUnannounced, Hop, Interim, OriginPool, Outside};
 use crate::respond::{self, EdgeError};
 use crate::routing;
 use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
+use crate::tail::Tails;
 use bytes::Bytes;
 use debug::Debugging;
 use http::header::CONTENT_LOCATION;
@@ -52,6 +53,8 @@ pub struct Edge {
     pub cache: Cache,
     /// The way to hosts outside the sites, for handlers.
     pub outside: Arc<Outside>,
+    /// Who watches the requests.
+    pub tails: Arc<Tails>,
 }
 
 /// One request, as a front read it.
@@ -142,7 +145,7 @@ impl Content {
 impl Edge {
     /// Serves one request. Never fails: an error is a response of ours.
     pub async fn serve(self: Arc<Self>, exchange: Exchange) -> Reply {
-        let mut record = Record::start(&exchange);
+        let mut record = Record::start(&self.tails, &exchange);
         let snapshot = self.snapshot.load_full();
         let mut debugging = None;
         match self.answer(&snapshot, exchange, &mut record, &mut debugging).await {
@@ -193,6 +196,7 @@ impl Edge {
             }
             Target::Handler { handler, origin } => {
                 let guest = guest::Guest::new(self, &site, &route, handler, origin.as_deref())?;
+                let guest = guest.watched_by(record.run());
                 self.handled(&site, &route, guest, request, content, debugging).await
             }
         }

@@ -59,7 +59,8 @@ impl Edge {
         let found = routing::find(&snapshot, &host, target.path()).ok()?;
         let Target::Origin(origin) = &found.route.target else { return None };
         let pool = pool(found.site, &origin.name).ok()?;
-        let mut record = Record::begin(connection, method, target, Version::HTTP_11);
+        let version = Version::HTTP_11;
+        let mut record = Record::begin(&self.tails, connection, method, target, version);
         record.set_host(&host);
         record.matched(found.site, found.route);
         let hop = Hop {

@@ -51,7 +51,7 @@ pub fn access_enabled() -> bool {
 }
 
 /// From now on requests are logged: said by whoever sets up logs that show them.
-pub fn enable_access() {
+pub(super) fn enable_access() {
     ENABLED.store(true, Ordering::Relaxed);
 }
 
@@ -75,7 +75,8 @@ pub fn log_access(access: &Access<'_>) {
     );
 }
 
-fn outcome_name(outcome: Outcome) -> &'static str {
+/// What the cache did, in one word.
+pub(crate) fn outcome_name(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Hit => "hit",
         Outcome::Stale => "stale",

@@ -6,6 +6,7 @@ mod lines;
 mod logging;
 mod metrics;
 
-pub use access::{Access, access_enabled, enable_access, log_access};
+pub(crate) use access::outcome_name;
+pub use access::{Access, access_enabled, log_access};
 pub use logging::{LogFormat, LogGuard, LogOptions, init_logging};
 pub use metrics::{Destination, HandlerEnd, InFlight, Metrics, metrics};

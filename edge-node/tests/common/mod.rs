@@ -16,6 +16,7 @@ use verge_edge::listen::{Limits, Listeners};
 use verge_edge::origin::{OriginPool, OriginSettings, Outside, Resolver, native_roots};
 use verge_edge::serve::Edge;
 use verge_edge::snapshot::{Parts, SiteRuntime, Snapshot, SnapshotCell};
+use verge_edge::tail::Tails;
 
 /// An edge that stops when it is dropped.
 pub struct Served {
@@ -67,6 +68,7 @@ pub async fn serve_with(site: &str, limits: Limits) -> Served {
         snapshot: Arc::new(SnapshotCell::from_pointee(snapshot)),
         cache: Cache::new(Settings::default()),
         outside: Arc::new(Outside::new(settings)),
+        tails: Arc::new(Tails::new(Arc::from("test-edge"), None)),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
