@@ -1,7 +1,7 @@
 //! What can be typed: the commands, the flags that all share, and the exit codes. Does nothing.
 
 use crate::commands::{
-    activate, deploy, dev, edges, explain, init, login, purge, rollback, sites, tokens, versions,
+    activate, deploy, dev, edges, explain, init, login, purge, rollback, sites, tail, tokens, versions,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Edges(edges::EdgesArgs),
     /// Make, list and revoke tokens.
     Tokens(tokens::TokensArgs),
+    /// Show a site's requests on all edges as they end, with what handlers log.
+    Tail(tail::TailArgs),
     /// Say what the edges would do with a URL, and why.
     Explain(explain::ExplainArgs),
     /// Make a token for explanations in responses, and the line for the site file.

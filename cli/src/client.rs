@@ -4,6 +4,7 @@
 use crate::args::Global;
 use crate::credentials::{self, Credentials};
 use crate::error::CliError;
+use crate::lines::Lines;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header, redirect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,6 +21,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub(crate) const CALL: Duration = Duration::from_secs(60);
 /// How often a call is made, when it never reached anyone or was put off.
 const ATTEMPTS: u32 = 3;
+/// How long a response may go on that has no end.
+const ENDLESS: Duration = Duration::from_secs(365 * 86_400);
 /// The longest that a `Retry-After` is waited for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Items of one page.
@@ -157,6 +160,17 @@ impl Client {
     /// A call without a body whose answer is JSON.
     pub(crate) async fn read<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, CliError> {
         Ok(self.json(call, None::<&()>).await?.1)
+    }
+
+    /// A call whose answer is lines that go on; a silence longer than `silence` ends them.
+    pub(crate) async fn lines(&self, call: Call<'_>, silence: Duration) -> Result<Lines, CliError> {
+        let patience = call.timeout;
+        let sending = self.send(call.timeout(ENDLESS), None);
+        let url = self.base.to_string();
+        match tokio::time::timeout(patience, sending).await {
+            Ok(response) => Ok(Lines::new(response?, url, silence)),
+            Err(_) => Err(CliError::Network { url, message: "no answer in time".to_owned() }),
+        }
     }
 
     /// A call whose answer has no content.

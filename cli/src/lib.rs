@@ -7,7 +7,9 @@ mod client;
 mod commands;
 mod credentials;
 mod error;
+mod lines;
 mod output;
+mod requests;
 mod site_file;
 
 pub use args::Cli;
@@ -56,6 +58,7 @@ async fn command(cli: Cli, output: Output) -> Result<Ended, CliError> {
         Command::Purge(args) => commands::purge::run(args, &global, output).await,
         Command::Edges(args) => commands::edges::run(args, &global, output).await,
         Command::Tokens(args) => commands::tokens::run(args, &global, output).await,
+        Command::Tail(args) => commands::tail::run(args, &global, output).await,
         Command::Explain(args) => commands::explain::run(args, &global, output).await,
         Command::DebugToken => commands::debug_token::run(output),
         Command::CompileComponent => Ok(Ended::Done),

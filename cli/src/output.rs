@@ -41,6 +41,20 @@ impl Output {
         write(&mut std::io::stdout().lock(), &text);
     }
 
+    /// As [`Output::event`], of a text that was cleaned already and may have colours and lines; whether
+    /// anybody takes it.
+    pub(crate) fn painted<T: Serialize>(self, value: &T, people: &str) -> bool {
+        let json = self.json.then(|| serde_json::to_string(value).unwrap_or_default());
+        let text = json.as_deref().unwrap_or(people);
+        writeln!(std::io::stdout().lock(), "{text}").is_ok()
+    }
+
+    /// Whether colours can be seen by anyone, and are wanted (<https://no-color.org>).
+    pub(crate) fn has_colours(self) -> bool {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        !self.json && !unwanted && std::io::stdout().is_terminal()
+    }
+
     /// Tells people how far it is; programs are told results only.
     pub(crate) fn note(self, text: &str) {
         if !self.json {

@@ -186,6 +186,21 @@ async fn a_control_plane_that_is_not_there_is_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_watched_is_told() {
+    let world = World::start().await;
+    world.verge(&["tail", "nope"]).await.expect(4);
+    let ran = world.verge(&["tail"]).await.expect(2);
+    assert!(ran.err.contains("there is no verge.toml here"), "{ran:?}");
+    world.verge(&["tail", "nope", "--status", "9xx"]).await.expect(2);
+    world.write("verge.toml", &plain_site("shop", "one"));
+    world.verge(&["tail"]).await.expect(4);
+    world.verge(&["deploy"]).await.expect(0);
+    world.verge(&["tail", "--sample", "2"]).await.expect(1);
+    let told = world.verge(&["tail", "--count", "0", "--json"]).await.expect(0);
+    assert_eq!(told.out, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn explain_asks_the_admin_listener() {
     let world = World::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -171,6 +171,52 @@ async fn a_handler_runs_and_its_answers_are_cached() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_shown_with_what_its_handler_logged() {
+    let site = format!(
+        "site = 'fn'\ndomains = ['fn.example']\n[handlers.h]\ncomponent = '{}'\n\
+         [[routes]]\npath = '/*'\nhandler = 'h'\n",
+        guest("faulty-rust").display()
+    );
+    let mut dev = Dev::start(&site).await;
+    dev.line(&["version 1 is in force"]).await;
+    assert!(dev.get("/log-line").await.contains("logged"));
+    let line = dev.line(&["200", "responded", "GET localhost/log-line"]).await;
+    let cpu = line.split("cpu").nth(1).unwrap().split("ms").next().unwrap().trim();
+    assert!(cpu.parse::<f64>().is_ok(), "{line}");
+    // Beneath: the next line is the first that it logged.
+    let next = dev.lines.recv().await.unwrap();
+    assert!(next.trim_start().starts_with("[h stdout] yyy"), "{next}");
+    assert!(dev.get("/trap").await.contains("500"));
+    dev.line(&["500", "trapped", "GET localhost/trap"]).await;
+    dev.line(&["[h host]", "trap"]).await;
+    // Nobody's host is shown, too: a typo in it should not look like silence.
+    let nobody = get(&dev.address, "typo.example", "/x?a=b").await;
+    assert!(nobody.contains("404"));
+    dev.line(&["404", "failed", "GET typo.example/x?a=b"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_component_is_soon_in_force() {
+    let site = "site = 'fn'\ndomains = ['fn.example']\n[handlers.h]\ncomponent = 'h.wasm'\n\
+                [[routes]]\npath = '/*'\nhandler = 'h'\n";
+    let component = std::fs::read(guest("hello-rust")).unwrap();
+    let mut dev = Dev::start(&fixed("one")).await;
+    dev.line(&["version 1 is in force"]).await;
+    for version in 2_u8..=4 {
+        // The same code with a custom section of its own: another component to every part.
+        let mut component = component.clone();
+        component.extend_from_slice(&[0, 3, 1, b'n', version]);
+        let saved = Instant::now();
+        std::fs::write(dev.folder.path().join("h.wasm"), component).unwrap();
+        dev.save(site);
+        let line = dev.line(&[&format!("version {version} is in force")]).await;
+        println!("from the save to a component in force: {:?} ({line})", saved.elapsed());
+        assert!(dev.get("/").await.contains("Hello from Verge"));
+        assert!(saved.elapsed() < Duration::from_secs(30));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_told() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();

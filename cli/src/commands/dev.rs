@@ -51,11 +51,18 @@ struct InForce {
     revision: Revision,
 }
 
+/// A save that is in force.
+struct Saved {
+    now: InForce,
+    /// What the project's own build took.
+    built: Duration,
+}
+
 pub(crate) async fn run(args: DevArgs, output: Output) -> Result<Ended, CliError> {
     // A file that is not there is no fault that a save could mend.
     std::fs::metadata(&args.site).map_err(|error| CliError::file(&args.site, error))?;
-    requests::start(output)?;
-    let mut local = local::Local::start(&args).await?;
+    requests::start_logs()?;
+    let mut local = local::Local::start(&args, requests::shown(output)).await?;
     let client = local.client()?;
     for address in &local.addresses.http {
         output.note(&format!("serving {} on http://{address}", args.site.display()));
@@ -93,13 +100,18 @@ async fn follow(args: &DevArgs, client: &Client, output: Output) -> Result<(), C
         sources.remember();
         let started = Instant::now();
         match save(args, client, output).await {
-            Ok(now) if Some(now) == before => {}
-            Ok(now) => {
+            Ok(saved) if Some(saved.now) == before => {}
+            Ok(Saved { now, built }) => {
                 before = Some(now);
-                let took = started.elapsed().as_millis();
-                let site = args.site.display().to_string();
-                let event = json!({ "site": site, "version": now.version, "took_ms": took });
-                output.event(&event, &format!("version {} is in force ({took} ms)", now.version));
+                let (took, build) = (started.elapsed().as_millis(), built.as_millis());
+                let (site, version) = (args.site.display().to_string(), now.version);
+                let event =
+                    json!({ "site": site, "version": version, "took_ms": took, "build_ms": build });
+                let text = format!(
+                    "version {version} is in force ({} ms after a build of {build} ms)",
+                    took - build
+                );
+                output.event(&event, &text);
             }
             Err(error) => output.failure(&error),
         }
@@ -108,16 +120,19 @@ async fn follow(args: &DevArgs, client: &Client, output: Output) -> Result<(), C
 }
 
 /// Builds, uploads and activates what is there now, and waits until the edge serves it.
-async fn save(args: &DevArgs, client: &Client, output: Output) -> Result<InForce, CliError> {
+async fn save(args: &DevArgs, client: &Client, output: Output) -> Result<Saved, CliError> {
     let document = site_file::read(&args.site)?;
+    let started = Instant::now();
     if !args.no_build {
         build::build_all(site_file::folder(&args.site), &document, output).await?;
     }
+    let built = started.elapsed();
     let file = site_file::load(&args.site, here(document, args.listen.ip()))?;
     let uploaded = deploy::upload(client, &file, output).await?;
     let activated = activate::activate(client, &uploaded.site, uploaded.version).await?;
     let now = InForce { version: activated.version, revision: activated.revision };
-    in_force(client, &file, &args.site, now).await
+    in_force(client, &file, &args.site, now).await?;
+    Ok(Saved { now, built })
 }
 
 async fn in_force(
@@ -125,7 +140,7 @@ async fn in_force(
     file: &SiteFile,
     path: &Path,
     now: InForce,
-) -> Result<InForce, CliError> {
+) -> Result<(), CliError> {
     let started = Instant::now();
     while started.elapsed() < IN_FORCE {
         for edge in edges::all(client).await? {
@@ -137,7 +152,7 @@ async fn in_force(
                 return Err(CliError::Faults { what: path.display().to_string(), faults });
             }
             if edge.applied >= now.revision {
-                return Ok(now);
+                return Ok(());
             }
         }
         tokio::time::sleep(LOOK).await;

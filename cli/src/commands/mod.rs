@@ -11,5 +11,6 @@ pub(crate) mod login;
 pub(crate) mod purge;
 pub(crate) mod rollback;
 pub(crate) mod sites;
+pub(crate) mod tail;
 pub(crate) mod tokens;
 pub(crate) mod versions;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use verge_config::api::{NewToken, Scope, TokenCreated};
@@ -19,6 +19,7 @@ use verge_config::process::control::ControlConfig;
 use verge_config::process::edge::{
     CacheStorage, EdgeConfig, EdgeLimits, HandlerHost, Join, Listen, Source,
 };
+use verge_config::tail::TailLine;
 use verge_control::Control;
 use verge_edge::Addresses;
 
@@ -42,8 +43,11 @@ fn failed(what: &str, error: impl Display) -> CliError {
 }
 
 impl Local {
-    /// Starts both; the edge enrols by itself.
-    pub(super) async fn start(args: &DevArgs) -> Result<Local, CliError> {
+    /// Starts both; the edge enrols by itself, and tells `requests` of what it serves.
+    pub(super) async fn start(
+        args: &DevArgs,
+        requests: mpsc::Sender<TailLine>,
+    ) -> Result<Local, CliError> {
         let folder = tempfile::Builder::new().prefix("verge-dev").tempdir();
         let folder = folder.map_err(|error| failed("no folder for the local state", error))?;
         let data = folder.path().join("control");
@@ -65,7 +69,8 @@ impl Local {
         let config = edge_config(args, &credentials, join, &folder);
         let options = verge_edge::Options::of_this_program(args.port_file.clone(), false)
             .map_err(|error| failed("the local edge", error))?;
-        let options = verge_edge::Options { development: true, ..options };
+        let options =
+            verge_edge::Options { development: true, requests: Some(requests), ..options };
         let (tell, told) = oneshot::channel();
         let edge = tokio::spawn({
             let shutdown = shutdown.clone();
@@ -145,7 +150,7 @@ fn edge_config(
         threads: None,
         // The site's author and the operator are one person.
         allow_private_origins: true,
-        access_log: true,
+        access_log: false,
         limits: EdgeLimits { drain: Duration::from_secs(1), ..EdgeLimits::default() },
         handlers: HandlerHost::default(),
     }
