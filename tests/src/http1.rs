@@ -207,24 +207,32 @@ impl Http1 {
     }
 
     async fn read_chunks(&mut self, body: &mut Vec<u8>) -> io::Result<()> {
-        loop {
-            let line = self.line().await?;
-            let size = line.split(';').next().unwrap_or_default().trim();
-            let size = usize::from_str_radix(size, 16).map_err(|_| wrong(&line))?;
-            if size == 0 {
-                while !self.line().await?.is_empty() {}
-                return Ok(());
-            }
-            let start = body.len();
-            body.resize(start + size, 0);
-            if let Err(error) = self.stream.read_exact(&mut body[start..]).await {
-                body.truncate(start);
-                return Err(error);
-            }
-            if !self.line().await?.is_empty() {
-                return Err(wrong("no line break after a chunk"));
-            }
+        while self.read_chunk(body).await? {}
+        Ok(())
+    }
+
+    /// Reads one chunk of content behind what is there; false after the last one.
+    ///
+    /// # Errors
+    /// When the connection ends first, or what comes is no chunk.
+    pub async fn read_chunk(&mut self, body: &mut Vec<u8>) -> io::Result<bool> {
+        let line = self.line().await?;
+        let size = line.split(';').next().unwrap_or_default().trim();
+        let size = usize::from_str_radix(size, 16).map_err(|_| wrong(&line))?;
+        if size == 0 {
+            while !self.line().await?.is_empty() {}
+            return Ok(false);
         }
+        let start = body.len();
+        body.resize(start + size, 0);
+        if let Err(error) = self.stream.read_exact(&mut body[start..]).await {
+            body.truncate(start);
+            return Err(error);
+        }
+        if !self.line().await?.is_empty() {
+            return Err(wrong("no line break after a chunk"));
+        }
+        Ok(true)
     }
 
     async fn line(&mut self) -> io::Result<String> {
