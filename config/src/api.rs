@@ -88,6 +88,48 @@ pub struct Activated {
     pub revision: Revision,
 }
 
+/// The body of `POST /v1/sites/{site}/versions/{version}/previews`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPreview {
+    /// How long it lasts, in seconds; a day when absent, a week at most.
+    #[serde(default)]
+    pub ttl_seconds: Option<u64>,
+}
+
+/// A preview of a version, as `GET /v1/sites/{site}/previews` lists it; without its token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviewInfo {
+    /// Its id.
+    pub id: String,
+    /// The site.
+    pub site: String,
+    /// The version that it shows.
+    pub version: u64,
+    /// When it was made: milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// Who made it: the token's name.
+    pub created_by: String,
+    /// When it ends: milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+}
+
+/// The answer to the making of a preview.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviewCreated {
+    /// The token, told once; only its hash is kept.
+    pub token: String,
+    /// The field of a request that carries it.
+    pub field: String,
+    /// Where a browser gets it as a cookie, on the hosts of the site that have a name.
+    pub urls: Vec<String>,
+    /// The revision from which on edges know of it.
+    pub revision: Revision,
+    /// All else.
+    #[serde(flatten)]
+    pub info: PreviewInfo,
+}
+
 /// A purge and what is known of it on every edge: the answer of `POST /v1/purges` and of
 /// `GET /v1/purges/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! Rule for mixed versions: a reader ignores fields that it does not know, and treats a line of an
 //! unknown type as applied, so that an older edge keeps its place in the feed of a newer control plane.
 
+use crate::preview::Previews;
 use crate::purge::{Mode, Purge, Selector};
 use crate::revision::Revision;
 use crate::site::SiteDocument;
@@ -53,6 +54,8 @@ pub enum FeedLine {
         /// The site's name.
         site: String,
     },
+    /// The previews of a site as they are from this revision on; whole, so that a replay is harmless.
+    Previews(Previews),
     /// A purge.
     Purge(Purge),
     /// Something that the control plane wants to know now. It is no part of history: it has no

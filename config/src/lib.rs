@@ -5,6 +5,7 @@ pub mod api;
 mod check;
 pub mod fault;
 pub mod feed;
+pub mod preview;
 pub mod process;
 pub mod purge;
 pub mod read;

@@ -111,7 +111,8 @@ impl Fleet {
     /// The enrolled edges, by name, with the refusals of `tenant`'s sites, or of all.
     pub(crate) fn list(&self, state: &State, tenant: Option<&str>) -> Vec<EdgeInfo> {
         let live = self.live.lock().clone();
-        let visible = |site: &str| {
+        let visible = |refused: &str| {
+            let site = verge_config::preview::site_of(refused);
             tenant.is_none_or(|tenant| state.sites.get(site).is_some_and(|s| s.tenant == tenant))
         };
         let info = |edge: &EdgeRecord| {

@@ -137,6 +137,9 @@ async fn trim(app: Arc<App>) {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "cannot look at the purge log"),
         }
+        if let Err(error) = app.store.commit(actor.clone(), None, Command::EndPreviews, now).await {
+            tracing::warn!(%error, "cannot end previews");
+        }
         if let Err(error) = app.store.sweep(now).await {
             tracing::warn!(%error, "cannot sweep the store");
         }

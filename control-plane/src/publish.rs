@@ -19,8 +19,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) revision: Revision,
-    /// The site whose state the line tells; a later line of the same site replaces it.
-    pub(crate) site: Option<String>,
+    /// The thing whose state the line tells; a later line of the same thing replaces it.
+    pub(crate) of: Option<String>,
     /// The line with its line feed.
     pub(crate) line: Bytes,
 }
@@ -92,8 +92,8 @@ impl Publisher {
 
 impl Ring {
     fn push(&mut self, entry: Entry) {
-        if entry.site.is_some()
-            && let Some(at) = self.lines.iter().position(|old| old.site == entry.site)
+        if entry.of.is_some()
+            && let Some(at) = self.lines.iter().position(|old| old.of == entry.of)
             && let Some(old) = self.lines.remove(at)
         {
             self.bytes -= old.line.len();
@@ -113,11 +113,11 @@ mod tests {
     use super::*;
 
     fn line(revision: u64, bytes: usize) -> Entry {
-        Entry { revision: Revision(revision), site: None, line: vec![b'x'; bytes].into() }
+        Entry { revision: Revision(revision), of: None, line: vec![b'x'; bytes].into() }
     }
 
     fn site(revision: u64, name: &str) -> Entry {
-        Entry { site: Some(name.to_owned()), ..line(revision, 1) }
+        Entry { of: Some(name.to_owned()), ..line(revision, 1) }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod feed;
 mod guard;
 mod meta;
 mod openapi;
+mod previews;
 mod problem;
 mod purges;
 mod questions;
@@ -113,6 +114,9 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Arc<App>> {
         Endpoint::RemoveSite => on(M::DELETE, sites::remove),
         Endpoint::Activate => on(M::PUT, sites::activate),
         Endpoint::Rollback => on(M::POST, sites::rollback),
+        Endpoint::CreatePreview => on(M::POST, previews::create),
+        Endpoint::ListPreviews => on(M::GET, previews::list),
+        Endpoint::RemovePreview => on(M::DELETE, previews::remove),
         Endpoint::PutBlob => on(M::PUT, blobs::put),
         Endpoint::HeadBlob => on(M::HEAD, blobs::head),
         Endpoint::GetBlob => on(M::GET, blobs::get),

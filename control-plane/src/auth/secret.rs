@@ -21,9 +21,18 @@ pub struct NoRandomness;
 impl Secret {
     /// `vrg_` and 256 bits of the system's randomness.
     pub(crate) fn new() -> Result<Secret, NoRandomness> {
+        Secret::beginning("vrg_")
+    }
+
+    /// As [`Secret::new`], for a preview: `vpv_`, so that it is not taken for a token of the API.
+    pub(crate) fn of_preview() -> Result<Secret, NoRandomness> {
+        Secret::beginning("vpv_")
+    }
+
+    fn beginning(prefix: &str) -> Result<Secret, NoRandomness> {
         let mut bytes = [0_u8; 32];
         OsRng.try_fill_bytes(&mut bytes).map_err(|_| NoRandomness)?;
-        Ok(Secret(format!("vrg_{}", URL_SAFE_NO_PAD.encode(bytes))))
+        Ok(Secret(format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))))
     }
 
     pub(crate) fn hash(&self) -> SecretHash {

@@ -1,6 +1,6 @@
 //! Makes committed changes true in the state. Total: what the store has written cannot be refused.
 
-use super::{Change, SiteRecord, State, TenantRecord};
+use super::{Change, PreviewSet, SiteRecord, State, TenantRecord};
 use std::collections::BTreeMap;
 use verge_config::Revision;
 
@@ -20,6 +20,7 @@ impl State {
                     previous: None,
                     revision: Revision::ZERO,
                     removed: false,
+                    previews: PreviewSet::default(),
                 });
                 site.removed = false;
                 site.latest = site.latest.max(*version);
@@ -40,6 +41,11 @@ impl State {
                     site.versions.clear();
                     (site.active, site.previous) = (None, None);
                     site.revision = *revision;
+                }
+            }
+            Change::PreviewsSet { site, revision, previews } => {
+                if let Some(site) = self.sites.get_mut(site) {
+                    site.previews = PreviewSet { revision: *revision, all: previews.clone() };
                 }
             }
             Change::BlobAdded { tenant, digest, bytes, .. } => {

@@ -1,6 +1,6 @@
 //! The commands, what they change, what they lead to, and why they may be refused. Plain values.
 
-use super::{EdgeRecord, SecretHash, TokenRecord, VersionRecord};
+use super::{EdgeRecord, PreviewRecord, SecretHash, TokenRecord, VersionRecord};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use verge_config::api::{Activated, Enrol, Scope};
@@ -49,6 +49,19 @@ pub(crate) enum Command {
         purge_id: String,
         expected: Option<Revision>,
     },
+    CreatePreview {
+        id: String,
+        secret: SecretHash,
+        site: String,
+        version: u64,
+        expires_ms: u64,
+    },
+    RemovePreview {
+        site: String,
+        id: String,
+    },
+    /// Forget the previews that have ended.
+    EndPreviews,
     AddBlob {
         digest: String,
         bytes: u64,
@@ -114,6 +127,12 @@ pub(crate) enum Change {
         site: String,
         revision: Revision,
     },
+    PreviewsSet {
+        site: String,
+        revision: Revision,
+        /// All of the site's.
+        previews: Vec<PreviewRecord>,
+    },
     BlobAdded {
         tenant: String,
         digest: String,
@@ -167,6 +186,7 @@ pub(crate) enum Outcome {
     Purge { id: String },
     Tenant { name: String },
     Token { id: String },
+    Preview { id: String, revision: Revision },
     Edge { id: String },
     Done,
 }
@@ -208,6 +228,7 @@ impl Change {
         match self {
             Change::SiteActivated { revision, .. }
             | Change::SiteRemoved { revision, .. }
+            | Change::PreviewsSet { revision, .. }
             | Change::Purged { revision, .. } => Some(*revision),
             _ => None,
         }

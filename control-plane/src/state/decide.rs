@@ -1,6 +1,7 @@
 //! Decides commands: `(&State, Command) -> Result<Decision, Rejection>`. Pure; changes nothing.
 
 use super::domains::clash;
+use super::previews;
 use super::{Actor, Change, Command, Decision, EdgeRecord, OPERATOR, Outcome, Rejection, State};
 use super::{SecretHash, SiteRecord, TokenRecord, Upload, VersionRecord};
 use verge_config::api::{Activated, Enrol, Scope};
@@ -15,7 +16,7 @@ const MAX_REFUSALS: usize = 1_000;
 /// The longest name of a token, a tenant or an edge.
 const MAX_NAME: usize = 63;
 
-type Decided = Result<Decision, Rejection>;
+pub(super) type Decided = Result<Decision, Rejection>;
 
 /// What `command`, given by `actor` at `now_ms`, changes.
 ///
@@ -30,6 +31,9 @@ pub(crate) fn decide(state: &State, actor: &Actor, command: &Command, now_ms: u6
         Command::Rollback { site, expected } => rollback(state, actor, site, *expected),
         Command::RemoveSite { site, purge_id, expected } => {
             remove_site(state, actor, site, purge_id, *expected, now_ms)
+        }
+        Command::CreatePreview { .. } | Command::RemovePreview { .. } | Command::EndPreviews => {
+            previews::decide(state, actor, command, now_ms)
         }
         Command::AddBlob { digest, bytes } => add_blob(state, actor, digest, *bytes, now_ms),
         Command::Purge { id, site, request } => purge(state, actor, id, site, request, now_ms),
@@ -57,7 +61,7 @@ pub(crate) fn decide(state: &State, actor: &Actor, command: &Command, now_ms: u6
     }
 }
 
-fn decided(
+pub(super) fn decided(
     changes: Vec<Change>,
     outcome: Outcome,
     action: &'static str,
@@ -67,15 +71,15 @@ fn decided(
 }
 
 /// Nothing changes and nothing is logged: the state already is as asked.
-fn unchanged(outcome: Outcome) -> Decided {
+pub(super) fn unchanged(outcome: Outcome) -> Decided {
     Ok(Decision { changes: Vec::new(), outcome, audit: None })
 }
 
-fn missing(what: &'static str, name: &str) -> Rejection {
+pub(super) fn missing(what: &'static str, name: &str) -> Rejection {
     Rejection::NotFound { what, name: name.to_owned() }
 }
 
-fn limited(what: &'static str, count: usize, limit: usize) -> Result<(), Rejection> {
+pub(super) fn limited(what: &'static str, count: usize, limit: usize) -> Result<(), Rejection> {
     let limit_reached = Rejection::Limit { what, limit: limit as u64 };
     if count >= limit { Err(limit_reached) } else { Ok(()) }
 }
@@ -139,8 +143,12 @@ fn room(state: &State, upload: &Upload, site: &SiteRecord) -> Vec<Change> {
     if site.versions.len() < state.quotas.versions_per_site {
         return Vec::new();
     }
-    let in_use = [site.active, site.previous];
-    let oldest = site.versions.keys().find(|version| !in_use.contains(&Some(**version)));
+    let pointed = [site.active, site.previous];
+    let in_use = |version: u64| {
+        let previewed = site.previews.all.iter().any(|preview| preview.version == version);
+        previewed || pointed.contains(&Some(version))
+    };
+    let oldest = site.versions.keys().find(|version| !in_use(**version));
     let drop =
         |version: &u64| Change::VersionDropped { site: upload.site.clone(), version: *version };
     oldest.map(drop).into_iter().collect()
@@ -211,7 +219,7 @@ fn remove_site(
     expect(site, expected)?;
     let purged = state.revision.next();
     let revision = purged.next();
-    let changes = vec![
+    let mut changes = vec![
         Change::Purged {
             id: purge_id.to_owned(),
             tenant: actor.tenant.clone(),
@@ -224,6 +232,10 @@ fn remove_site(
         },
         Change::SiteRemoved { site: name.to_owned(), revision },
     ];
+    if !site.previews.all.is_empty() {
+        let (site, previews) = (name.to_owned(), Vec::new());
+        changes.push(Change::PreviewsSet { site, revision: revision.next(), previews });
+    }
     let answer = Activated { site: name.to_owned(), version: 0, previous: site.active, revision };
     decided(changes, Outcome::Activated(answer), "site.remove", name.to_owned())
 }

@@ -60,6 +60,7 @@ mod tests {
                 previous: None,
                 revision: Revision::ZERO,
                 removed: false,
+                previews: crate::state::PreviewSet::default(),
             };
             state.sites.insert((*site).to_owned(), record);
         }

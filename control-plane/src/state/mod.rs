@@ -5,10 +5,12 @@ mod apply;
 mod command;
 mod decide;
 mod domains;
+mod previews;
 
 pub(crate) use command::{Actor, Change, Command, Decision, Outcome, Rejection, Upload};
 pub(crate) use decide::decide;
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use verge_config::Revision;
 use verge_config::api::Scope;
@@ -67,6 +69,26 @@ pub(crate) struct SiteRecord {
     /// Of the last activation or removal.
     pub(crate) revision: Revision,
     pub(crate) removed: bool,
+    pub(crate) previews: PreviewSet,
+}
+
+/// The previews of a site.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PreviewSet {
+    /// Of the last change to it; zero before the first.
+    pub(crate) revision: Revision,
+    pub(crate) all: Vec<PreviewRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PreviewRecord {
+    pub(crate) id: String,
+    pub(crate) slot: u8,
+    pub(crate) version: u64,
+    pub(crate) secret: SecretHash,
+    pub(crate) created_ms: u64,
+    pub(crate) created_by: String,
+    pub(crate) expires_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use crate::state::{
-    EdgeRecord, SecretHash, SiteRecord, State, TenantRecord, TokenRecord, VersionRecord,
+    EdgeRecord, PreviewSet, SecretHash, SiteRecord, State, TenantRecord, TokenRecord, VersionRecord,
 };
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
@@ -59,6 +59,10 @@ async fn sites(c: &mut SqliteConnection, state: &mut State) -> Loaded<()> {
             previous: maybe(&row, "previous")?,
             revision: Revision(number(&row, "revision")?),
             removed: number(&row, "removed")? != 0,
+            previews: PreviewSet {
+                revision: Revision(number(&row, "previews_revision")?),
+                all: parsed(&row, "previews")?,
+            },
         };
         state.sites.insert(row.try_get("name")?, record);
     }

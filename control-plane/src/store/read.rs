@@ -5,7 +5,7 @@ use super::load::{maybe, number, parsed};
 use super::write::signed;
 use super::{Store, StoreError};
 use crate::publish::Entry;
-use crate::state::Change;
+use crate::state::{Change, PreviewRecord};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use verge_config::Revision;
 use verge_config::feed::FeedLine;
+use verge_config::preview::{Preview, Previews};
 use verge_config::purge::{Mode, Purge, Selector};
 use verge_config::site::SiteDocument;
 
@@ -180,6 +181,9 @@ impl Store {
              WHERE revision > ?1 AND revision <= ?2
              UNION ALL
              SELECT revision, 'purge' AS what FROM purges WHERE revision > ?1 AND revision <= ?2
+             UNION ALL
+             SELECT previews_revision AS revision, 'previews' AS what FROM sites
+             WHERE previews_revision > ?1 AND previews_revision <= ?2
              ORDER BY revision LIMIT ?3",
         )
         .bind(signed(since.0))
@@ -191,10 +195,10 @@ impl Store {
         for row in rows {
             let revision = Revision(number(&row, "revision")?);
             let what: String = row.try_get("what")?;
-            let line = if what == "site" {
-                site_line(&mut transaction, revision).await?
-            } else {
-                purge_line(&mut transaction, revision).await?
+            let line = match what.as_str() {
+                "site" => site_line(&mut transaction, revision).await?,
+                "previews" => previews_line(&mut transaction, revision).await?,
+                _ => purge_line(&mut transaction, revision).await?,
             };
             lines.push(entry(&line)?);
         }
@@ -240,20 +244,23 @@ pub(super) async fn feed_line(
             FeedLine::SiteRemoved { revision: *revision, site: site.clone() }
         }
         Change::SiteActivated { revision, .. } => site_line(c, *revision).await?,
+        Change::PreviewsSet { revision, .. } => previews_line(c, *revision).await?,
         _ => return Err(StoreError::Corrupt("a change without a line".to_owned())),
     };
     entry(&line)
 }
 
 fn entry(line: &FeedLine) -> Result<Entry, StoreError> {
-    let (revision, site) = match line {
+    let (revision, of) = match line {
         FeedLine::Site { revision, site, .. } | FeedLine::SiteRemoved { revision, site } => {
             (*revision, Some(site.clone()))
         }
+        // No site's name holds what this ends with.
+        FeedLine::Previews(previews) => (previews.revision, Some(format!("{}@", previews.site))),
         FeedLine::Purge(purge) => (purge.revision, None),
         _ => return Err(StoreError::Corrupt("a line without a revision".to_owned())),
     };
-    Ok(Entry { revision, site, line: encode(line)? })
+    Ok(Entry { revision, of, line: encode(line)? })
 }
 
 async fn site_line(c: &mut SqliteConnection, revision: Revision) -> Result<FeedLine, StoreError> {
@@ -270,6 +277,35 @@ async fn site_line(c: &mut SqliteConnection, revision: Revision) -> Result<FeedL
     };
     let document: Arc<SiteDocument> = Arc::new(parsed(&row, "document")?);
     Ok(FeedLine::Site { revision, site, version, document })
+}
+
+async fn previews_line(
+    c: &mut SqliteConnection,
+    revision: Revision,
+) -> Result<FeedLine, StoreError> {
+    let row = sqlx::query("SELECT name, previews FROM sites WHERE previews_revision = ?")
+        .bind(signed(revision.0))
+        .fetch_one(&mut *c)
+        .await?;
+    let site: String = row.try_get("name")?;
+    let records: Vec<PreviewRecord> = parsed(&row, "previews")?;
+    let mut previews = Vec::with_capacity(records.len());
+    for record in records {
+        let row = sqlx::query("SELECT document FROM versions WHERE site = ? AND version = ?")
+            .bind(&site)
+            .bind(signed(record.version))
+            .fetch_one(&mut *c)
+            .await?;
+        previews.push(Preview {
+            id: record.id,
+            slot: record.slot,
+            version: record.version,
+            token_sha256: hex::encode(record.secret),
+            expires_ms: record.expires_ms,
+            document: Arc::new(parsed(&row, "document")?),
+        });
+    }
+    Ok(FeedLine::Previews(Previews { revision, site, previews }))
 }
 
 async fn purge_line(c: &mut SqliteConnection, revision: Revision) -> Result<FeedLine, StoreError> {

@@ -22,7 +22,8 @@ pub(super) async fn write(c: &mut SqliteConnection, change: &Change) -> Written 
         Change::VersionAdded { .. }
         | Change::VersionDropped { .. }
         | Change::SiteActivated { .. }
-        | Change::SiteRemoved { .. } => site(c, change).await,
+        | Change::SiteRemoved { .. }
+        | Change::PreviewsSet { .. } => site(c, change).await,
         Change::BlobAdded { tenant, digest, bytes, at_ms } => {
             sqlx::query(
                 "INSERT INTO blobs (tenant, digest, bytes, created_ms) VALUES (?, ?, ?, ?)",
@@ -117,6 +118,14 @@ async fn site(c: &mut SqliteConnection, change: &Change) -> Written {
             .bind(site)
             .execute(c)
             .await?;
+        }
+        Change::PreviewsSet { site, revision, previews } => {
+            sqlx::query("UPDATE sites SET previews = ?, previews_revision = ? WHERE name = ?")
+                .bind(json(previews)?)
+                .bind(signed(revision.0))
+                .bind(site)
+                .execute(c)
+                .await?;
         }
         _ => {}
     }

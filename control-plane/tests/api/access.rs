@@ -34,6 +34,9 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
     ("POST", "/v1/sites/{site}/versions", &["admin", "deploy"]),
     ("PUT", "/v1/sites/{site}/active", &["admin", "deploy"]),
     ("POST", "/v1/sites/{site}/rollback", &["admin", "deploy"]),
+    ("POST", "/v1/sites/{site}/versions/{version}/previews", &["admin", "deploy"]),
+    ("GET", "/v1/sites/{site}/previews", &["admin", "deploy", "read"]),
+    ("DELETE", "/v1/sites/{site}/previews/{preview}", &["admin", "deploy"]),
     ("PUT", "/v1/blobs/{digest}", &["admin", "deploy", "operator"]),
     ("HEAD", "/v1/blobs/{digest}", &["admin", "deploy", "read", "operator", "edge"]),
     ("GET", "/v1/blobs/{digest}", &["admin", "deploy", "read", "operator", "edge"]),
@@ -68,6 +71,7 @@ struct World {
     server: Server,
     site: String,
     purge: String,
+    preview: String,
     token: String,
     digest: String,
 }
@@ -82,10 +86,12 @@ async fn world() -> World {
     let digest = digest(&blob);
     assert_eq!(admin.send("PUT", &format!("/v1/blobs/{digest}"), &[], blob).await.status, 201);
     let purge = admin.purge("shop", "").await.json()["id"].as_str().unwrap().to_owned();
+    let preview = admin.post("/v1/sites/shop/versions/1/previews", json!({})).await.json();
+    let preview = preview["id"].as_str().unwrap().to_owned();
     let made = admin.post("/v1/tokens", json!({"name": "spare", "scopes": ["read"]})).await.json();
     let token = made["id"].as_str().unwrap().to_owned();
     let _ = server.edge("spare").await;
-    World { server, site: "shop".to_owned(), purge, token, digest }
+    World { server, site: "shop".to_owned(), purge, preview, token, digest }
 }
 
 async fn role(server: &Server, role: &str) -> Client {
@@ -131,6 +137,7 @@ fn request(world: &World, method: &str, path: &str) -> (String, Vec<u8>) {
         .replace("{site}", &world.site)
         .replace("{version}", "1")
         .replace("{purge}", &world.purge)
+        .replace("{preview}", &world.preview)
         .replace("{token}", &world.token)
         .replace("{edge}", "spare")
         .replace("{digest}", &world.digest)

@@ -155,6 +155,10 @@ async fn answers_have_the_shape_that_is_described() {
         json!({"applied": 1, "refusals": [{"revision": 1, "site": "shop", "reason": "x"}]}),
     )
     .await;
+    let preview = client.post("/v1/sites/shop/versions/1/previews", json!({})).await.json();
+    check("PreviewCreated", &preview);
+    let previews = client.get("/v1/sites/shop/previews").await.json();
+    check("PreviewInfo", &previews["items"][0]);
     let blob = component("x");
     let path = format!("/v1/blobs/{}", digest(&blob));
     check("BlobInfo", &client.send("PUT", &path, &[], blob).await.json());

@@ -13,6 +13,7 @@ mod feed;
 mod harness;
 mod keys;
 mod limits;
+mod previews;
 mod purges;
 mod questions;
 mod sites;
