@@ -8,6 +8,7 @@ pub mod control_link;
 pub mod front;
 pub mod listen;
 pub mod origin;
+pub mod previews;
 pub mod respond;
 pub mod routing;
 mod run;

@@ -88,6 +88,14 @@ enum Test {
 /// Why it has none.
 pub fn find<'s>(snapshot: &'s Snapshot, host: &str, path: &str) -> Result<Match<'s>, NoRoute> {
     let site = snapshot.site_for(host).ok_or(NoRoute::Host)?;
+    within(site, path)
+}
+
+/// The route of a request whose site is known.
+///
+/// # Errors
+/// That it has none.
+pub fn within<'s>(site: &'s Arc<SiteRuntime>, path: &str) -> Result<Match<'s>, NoRoute> {
     let Stop { route, cached_first } = site.routes.find(path).ok_or(NoRoute::Path)?;
     Ok(Match { site, route, cached_first: cached_first.as_ref() })
 }

@@ -8,6 +8,7 @@ use compact_str::CompactString;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 use verge_cache::SiteName;
 use verge_config::Revision;
 use verge_config::site::{Domain, Site};
@@ -29,12 +30,14 @@ pub struct Snapshot {
     exact: ByName,
     below: ByName,
     any: Option<Arc<SiteRuntime>>,
+    /// Versions that are not active, by their sites' names.
+    previews: HashMap<Arc<str>, Vec<Previewed>, RandomState>,
 }
 
 /// A site with what it needs at run time. What a hit reads of it comes first, within one cache line.
 #[repr(C, align(64))]
 pub struct SiteRuntime {
-    /// Its name: the cache's namespace.
+    /// The cache's namespace: its name, or that of a preview.
     pub name: SiteName,
     /// Its routes, compiled.
     pub routes: Router,
@@ -66,6 +69,29 @@ pub struct Parts {
     pub origins: HashMap<String, Arc<OriginPool>, RandomState>,
     /// Each handler, by name.
     pub handlers: HashMap<String, Arc<Handler>, RandomState>,
+}
+
+/// A version that is not active, reached by a token.
+#[derive(Debug, Clone)]
+pub struct Previewed {
+    /// SHA-256 of the token.
+    pub token: [u8; 32],
+    /// When it ends: milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+    /// The version, under a namespace of its own.
+    pub runtime: Arc<SiteRuntime>,
+}
+
+// === impl Previewed ===
+
+impl Previewed {
+    /// How long it still lasts, in seconds; none once it has ended.
+    #[must_use]
+    pub fn seconds_left(&self) -> Option<u64> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.expires_ms.checked_sub(now).filter(|left| *left > 0).map(|ms| ms.div_ceil(1_000))
+    }
 }
 
 // === impl SiteRuntime ===
@@ -158,6 +184,26 @@ impl Snapshot {
             }
         }
         self.any.as_ref()
+    }
+
+    /// The snapshot with these previews.
+    #[must_use]
+    pub fn with_previews(
+        mut self,
+        previews: impl IntoIterator<Item = (Arc<str>, Vec<Previewed>)>,
+    ) -> Snapshot {
+        self.previews.extend(previews.into_iter().filter(|(_, all)| !all.is_empty()));
+        self
+    }
+
+    /// The previews of a site; nothing is looked up while there are none at all.
+    #[inline]
+    #[must_use]
+    pub fn previews(&self, site: &SiteRuntime) -> &[Previewed] {
+        if self.previews.is_empty() {
+            return &[];
+        }
+        self.previews.get(&site.site.name).map_or(&[], Vec::as_slice)
     }
 
     /// A site by its name.

@@ -6,7 +6,8 @@ use super::PurgeSink;
 use super::blobs::Blobs;
 use super::build::{BuildError, Builder, Wanted, components_of};
 use super::client::ClientError;
-use super::last_good::{LastGood, Position, SiteRecord, is_site_name};
+use super::last_good::{LastGood, Position, PreviewsRecord, SiteRecord, is_site_name};
+use super::previews;
 use super::questions::Questions;
 use super::report::Outbox;
 use super::status::LinkStatus;
@@ -70,13 +71,15 @@ pub(super) struct Applier {
     pub(super) refusals: BTreeMap<String, Refusal>,
     /// Sites that are in force and not on disk yet.
     pub(super) unsaved: BTreeMap<String, Unsaved>,
+    pub(super) previews: HashMap<String, previews::Known>,
+    pub(super) unsaved_previews: BTreeMap<String, PreviewsRecord>,
     /// Purges that are in force and not acknowledged yet.
     pub(super) purges: Vec<AppliedPurge>,
     /// Refused for want of a component that may come.
     later: BTreeMap<String, Wanted>,
     retried: Instant,
     /// During a start from zero: the sites that were named so far.
-    seen: Option<HashSet<String>>,
+    pub(super) seen: Option<HashSet<String>>,
     purged: BTreeSet<Revision>,
     /// Purges up to here were acknowledged by an earlier run; a repeat of them is not told again.
     pub(super) told: Revision,
@@ -118,6 +121,8 @@ impl Applier {
             refusals,
             known: HashMap::new(),
             unsaved: BTreeMap::new(),
+            previews: HashMap::new(),
+            unsaved_previews: BTreeMap::new(),
             purges: Vec::new(),
             later: BTreeMap::new(),
             retried: Instant::now(),
@@ -143,6 +148,7 @@ impl Applier {
                 self.site(Wanted { revision, site, version, document }).await?;
             }
             Ok(FeedLine::SiteRemoved { revision, site }) => self.site_removed(revision, &site),
+            Ok(FeedLine::Previews(previews)) => self.previews(previews).await?,
             Ok(FeedLine::Purge(purge)) => self.purge(&purge, arrived),
             Ok(FeedLine::Head { head }) => self.head(head).await?,
             Ok(FeedLine::Question(question)) => {
@@ -187,6 +193,7 @@ impl Applier {
         for known in self.known.values_mut() {
             known.revision = Revision::ZERO;
         }
+        self.forget_previews_revisions();
         self.purged.clear();
         self.purges.clear();
         self.later.clear();
@@ -268,6 +275,16 @@ impl Applier {
         self.changed = true;
     }
 
+    /// A preview that cannot be served; it is named by its namespace.
+    pub(super) fn refuse_preview(&mut self, revision: Revision, name: String, reason: String) {
+        let reason: String = reason.chars().take(REASON_MAX).collect();
+        tracing::error!(name, %revision, reason, "preview refused");
+        if self.refusals.len() < REFUSALS_MAX || self.refusals.contains_key(&name) {
+            let refusal = Refusal { revision, site: name.clone(), reason };
+            self.refusals.insert(name, refusal);
+        }
+    }
+
     fn refuse(&mut self, revision: Revision, site: &str, reason: &str) {
         let reason: String = reason.chars().take(REASON_MAX).collect();
         tracing::error!(site, %revision, reason, "site refused; the last good version stays");
@@ -332,7 +349,7 @@ impl Applier {
             }
             // A fill that begins after the purge must be of the site as it is told before it.
             self.swap();
-            let matched = self.effects.cache.purge(purge);
+            let matched = self.effects.cache.purge(purge) + self.purge_previews(purge);
             let took_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
             tracing::debug!(site = purge.site, %revision, matched, took_us, "purge applied");
             if revision > self.told {
@@ -353,6 +370,7 @@ impl Applier {
             for site in gone {
                 self.drop_site(&site);
             }
+            self.drop_unseen_previews(|name| seen.contains(name));
             self.position.resync = false;
         }
         self.resend_from = None;
@@ -398,6 +416,10 @@ impl Applier {
                 self.purge(&purge, arrived);
                 Ok(())
             }
+            (Some("previews"), Some(revision), Some(site)) => {
+                self.unreadable_previews(revision, site, error);
+                Ok(())
+            }
             (Some("question"), _, _) => {
                 if let Some(id) = text("id").filter(|id| id.len() <= QUESTION_ID_MAX) {
                     let reason = "this edge's version does not understand the question";
@@ -409,7 +431,7 @@ impl Applier {
         }
     }
 
-    fn advance(&mut self, revision: Revision) {
+    pub(super) fn advance(&mut self, revision: Revision) {
         self.position.applied = self.position.applied.max(revision);
     }
 
@@ -420,6 +442,7 @@ impl Applier {
         }
         let runtimes = self.known.values().filter_map(|known| known.runtime.clone());
         let snapshot = Snapshot::new(self.position.applied, runtimes);
+        let snapshot = snapshot.with_previews(self.served_previews());
         self.effects.cell.store(Arc::new(snapshot));
     }
 
@@ -430,6 +453,7 @@ impl Applier {
             wanted.extend(known.runtime.iter().flat_map(|runtime| digests_of(runtime)));
             wanted.extend(known.previous_components.iter().cloned());
         }
+        wanted.extend(self.previews.values().flat_map(|p| p.components().map(str::to_owned)));
         wanted.extend(
             self.later
                 .values()
@@ -453,7 +477,7 @@ impl Known {
     }
 }
 
-fn digests_of(runtime: &SiteRuntime) -> Vec<String> {
+pub(super) fn digests_of(runtime: &SiteRuntime) -> Vec<String> {
     let handlers = runtime.site.handlers.values();
     handlers
         .filter_map(|handler| match &handler.component {

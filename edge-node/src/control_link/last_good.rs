@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use verge_config::Revision;
 use verge_config::feed::{MAX_LINE_BYTES, Refusal};
+use verge_config::preview::Preview;
 use verge_config::process::Secret;
 use verge_config::site::SiteDocument;
 
@@ -21,6 +22,9 @@ const SITE_MAX: u64 = MAX_LINE_BYTES as u64 + 4096;
 const SMALL_MAX: u64 = 16 * 1024 * 1024;
 /// Refusals kept on disk; the rest are refused again when they come again.
 const REFUSALS_KEPT: usize = 1_000;
+
+/// How the file of a site's previews ends.
+const PREVIEWS: &str = ".previews";
 
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +58,19 @@ pub(super) struct SiteRecord {
     pub(super) version: u64,
     /// Its document.
     pub(super) document: Arc<SiteDocument>,
+}
+
+/// The previews of a site as they are kept; none means that there are none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct PreviewsRecord {
+    /// The history that the revision is of.
+    pub(super) history: String,
+    /// Their revision.
+    pub(super) revision: Revision,
+    /// The site.
+    pub(super) site: String,
+    /// All of them.
+    pub(super) previews: Vec<Preview>,
 }
 
 /// How far the history is applied.
@@ -173,6 +190,40 @@ impl LastGood {
         let io = |source| StateError::Io { path: path.clone(), source };
         let payload = serde_json::to_vec(record).map_err(|error| io(error.into()))?;
         record::write_keeping(&path, &previous_of(&path), &payload).map_err(io)
+    }
+
+    /// Keeps a site's previews, or forgets that there were any.
+    pub(super) fn save_previews(&self, record: &PreviewsRecord) -> Result<(), StateError> {
+        let path = self.root.join("sites").join(format!("{}{PREVIEWS}", record.site));
+        let io = |source| StateError::Io { path: path.clone(), source };
+        if !record.previews.is_empty() {
+            let payload = serde_json::to_vec(record).map_err(|error| io(error.into()))?;
+            return record::write(&path, &payload).map_err(io);
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io(error)),
+            _ => record::sync_folder_of(&path).map_err(io),
+        }
+    }
+
+    /// The previews that are kept, and whether all of them could be read; a damaged file is logged.
+    pub(super) fn previews(&self) -> (Vec<PreviewsRecord>, bool) {
+        let (mut records, mut whole) = (Vec::new(), true);
+        for entry in fs::read_dir(self.root.join("sites")).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(site) = name.to_str().and_then(|name| name.strip_suffix(PREVIEWS)) else {
+                continue;
+            };
+            match read_json::<PreviewsRecord>(&entry.path(), SITE_MAX) {
+                Ok(Some(record)) if record.site == site => records.push(record),
+                Ok(_) => whole = false,
+                Err(reason) => {
+                    whole = false;
+                    tracing::error!(path = %entry.path().display(), reason, "damaged state file; it is passed over");
+                }
+            }
+        }
+        (records, whole)
     }
 
     /// Forgets a site. The previous document goes first, so that a crash between cannot revive it.

@@ -19,6 +19,7 @@ mod fleet;
 mod last_good;
 mod local;
 mod persist;
+mod previews;
 mod purge_log;
 mod questions;
 mod record;

@@ -19,7 +19,7 @@ impl Applier {
     pub(super) async fn settle(&mut self) {
         self.swap();
         self.effects.status.set_refusals(&self.refusals);
-        let sites_changed = !self.unsaved.is_empty();
+        let sites_changed = !self.unsaved.is_empty() || !self.unsaved_previews.is_empty();
         if let Err(error) = self.persist().await {
             tracing::error!(
                 error,
@@ -48,24 +48,31 @@ impl Applier {
                 there.map_err(|error| format!("component {digest}: {error}"))?;
             }
         }
+        for digest in self.unsaved_preview_components() {
+            let there = self.effects.blobs.ensure(&digest).await;
+            there.map_err(|error| format!("component {digest}: {error}"))?;
+        }
         let position = self.position_to_save();
-        if self.unsaved.is_empty() && position == self.saved {
+        if self.unsaved.is_empty() && self.unsaved_previews.is_empty() && position == self.saved {
             return Ok(());
         }
         let (kept, sites) = (Arc::clone(&self.effects.kept), std::mem::take(&mut self.unsaved));
+        let previews = std::mem::take(&mut self.unsaved_previews);
         let written = tokio::task::spawn_blocking(move || {
-            let left = write_sites(sites, |site, unsaved| match unsaved {
+            let (sites, site_error) = write_all(sites, |site, unsaved| match unsaved {
                 Unsaved::Save(record) => kept.save_site(record),
                 Unsaved::Remove => kept.remove_site(site),
             });
-            let result = match &left {
-                (_, Some(error)) => Err(error.to_string()),
-                _ => kept.save_position(&position).map_err(|error| error.to_string()),
+            let (previews, error) = write_all(previews, |_, record| kept.save_previews(record));
+            let result = match site_error.or(error) {
+                Some(error) => Err(error.to_string()),
+                None => kept.save_position(&position).map_err(|error| error.to_string()),
             };
-            (left.0, position, result)
+            (sites, previews, position, result)
         });
-        let (left, position, result) = written.await.map_err(|error| error.to_string())?;
-        self.unsaved = left;
+        let (sites, previews, position, result) =
+            written.await.map_err(|error| error.to_string())?;
+        (self.unsaved, self.unsaved_previews) = (sites, previews);
         result?;
         self.saved = position;
         Ok(())
@@ -92,6 +99,9 @@ impl Applier {
             if damaged || !whole {
                 self.resend_from = Some(Revision::ZERO);
             }
+        }
+        if !self.restore_previews(&local).await {
+            self.resend_from = Some(Revision::ZERO);
         }
         let refused = self.refusals.values().map(|refusal| refusal.revision).min();
         if let (Some(refused), None) = (refused, self.resend_from)
@@ -153,17 +163,17 @@ impl Applier {
 }
 
 /// Does each; gives back what was not done, and why.
-fn write_sites(
-    mut sites: BTreeMap<String, Unsaved>,
-    mut write: impl FnMut(&str, &Unsaved) -> Result<(), StateError>,
-) -> (BTreeMap<String, Unsaved>, Option<StateError>) {
+fn write_all<T>(
+    mut unsaved: BTreeMap<String, T>,
+    mut write: impl FnMut(&str, &T) -> Result<(), StateError>,
+) -> (BTreeMap<String, T>, Option<StateError>) {
     let mut first = None;
-    sites.retain(|site, unsaved| match write(site, unsaved) {
+    unsaved.retain(|site, what| match write(site, what) {
         Ok(()) => false,
         Err(error) => {
             first.get_or_insert(error);
             true
         }
     });
-    (sites, first)
+    (unsaved, first)
 }

@@ -4,6 +4,7 @@
 use super::{Edge, Record, VERGE_DEBUG};
 use crate::admit;
 use crate::listen::Connection;
+use crate::previews;
 use crate::routing;
 use bytes::{BufMut, BytesMut};
 use http::uri::PathAndQuery;
@@ -45,6 +46,9 @@ impl Edge {
         let snapshot = self.snapshot.load();
         let found = routing::find(&snapshot, &host, target.path()).ok()?;
         let policy = found.cached_first?;
+        if !snapshot.previews(found.site).is_empty() && previews::concerns(target.path(), headers) {
+            return None;
+        }
         let request = verge_cache::Request {
             site: &found.site.name,
             scheme: connection.scheme(),

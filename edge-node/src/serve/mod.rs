@@ -8,6 +8,7 @@ mod fixed;
 mod guest;
 mod hops;
 mod origin_source;
+mod preview;
 mod record;
 mod upgrade;
 
@@ -177,27 +178,49 @@ impl Edge {
         debugging: &mut Option<Box<Debugging>>,
     ) -> Result<Answer, EdgeError> {
         let token = debug::take_token(&mut exchange.headers);
-        let (request, content) = admit::admit(&self.id, exchange)?;
+        let (mut request, content) = admit::admit(&self.id, exchange)?;
+        if let Some(answer) = preview::welcome(snapshot, &request) {
+            return Ok(answer);
+        }
+        let preview = preview::enter(snapshot, &mut request);
         let path = request.target.path();
-        let found = routing::find(snapshot, &request.host, path)
-            .map_err(|why| admit::no_route(why, snapshot, &request.host))?;
+        let found = match &preview {
+            Some(version) => routing::within(version, path),
+            None => routing::find(snapshot, &request.host, path),
+        };
+        let found = found.map_err(|why| admit::no_route(why, snapshot, &request.host))?;
         record.matched(found.site, found.route);
         let (site, route) = (Arc::clone(found.site), Arc::clone(found.route));
         *debugging = Debugging::begin(self, token.as_ref(), &site, &route, &request);
         let debugging = debugging.as_deref();
+        let answer = self.routed(&site, &route, request, content, record, debugging).await?;
+        Ok(if preview.is_some() { preview::marked(answer, site.version) } else { answer })
+    }
+
+    /// The way of a request whose route is known.
+    async fn routed(
+        self: &Arc<Self>,
+        site: &Arc<SiteRuntime>,
+        route: &Arc<Route>,
+        request: Admitted,
+        content: Body,
+        record: &mut Record,
+        debugging: Option<&Debugging>,
+    ) -> Result<Answer, EdgeError> {
         match &route.target {
             Target::Static(response) => Ok(fixed::response(response)),
             Target::Redirect { to, status } => {
-                Ok(fixed::redirect(to, *status, &route.path, path, request.target.query()))
+                let (path, query) = (request.target.path(), request.target.query());
+                Ok(fixed::redirect(to, *status, &route.path, path, query))
             }
             Target::Origin(origin) => {
-                let pool = pool(&site, &origin.name)?;
-                self.through_cache(&site, &route.cache, pool, request, content, debugging).await
+                let pool = pool(site, &origin.name)?;
+                self.through_cache(site, &route.cache, pool, request, content, debugging).await
             }
             Target::Handler { handler, origin } => {
-                let guest = guest::Guest::new(self, &site, &route, handler, origin.as_deref())?;
+                let guest = guest::Guest::new(self, site, route, handler, origin.as_deref())?;
                 let guest = guest.watched_by(record.run());
-                self.handled(&site, &route, guest, request, content, debugging).await
+                self.handled(site, route, guest, request, content, debugging).await
             }
         }
     }

@@ -102,12 +102,12 @@ impl Record {
 
     pub(super) fn matched(&mut self, site: &Arc<SiteRuntime>, route: &Arc<Route>) {
         if let Some(line) = &mut self.line {
-            line.site = Some(Arc::clone(&site.name));
+            line.site = Some(Arc::clone(&site.site.name));
             line.route = Some(route.index);
             if let Target::Handler { handler, .. } = &route.target {
                 line.handler = Some(Arc::clone(&handler.name));
             }
-            line.tails = line.tails.take().filter(|tails| tails.wants(&site.name));
+            line.tails = line.tails.take().filter(|tails| tails.wants(&site.site.name));
         }
     }
 

@@ -1,12 +1,13 @@
 //! Requests for another protocol (WebSocket): which of them go to an origin past everything else, and
 //! what becomes of them there. Knows no sockets.
 
-use super::{Admitted, Content, Edge, Record, Reply, pool};
+use super::{Admitted, Content, Edge, Record, Reply, pool, preview};
 use crate::admit;
 use crate::body;
 use crate::listen::Connection;
 use crate::origin::outgoing::is_loop;
 use crate::origin::{Hop, OriginPool, OriginStream, UpgradeAnswer};
+use crate::previews;
 use crate::respond::{self, EdgeError};
 use crate::routing;
 use http::header::UPGRADE;
@@ -56,7 +57,9 @@ impl Edge {
             return None;
         }
         let snapshot = self.snapshot.load();
-        let found = routing::find(&snapshot, &host, target.path()).ok()?;
+        let active = snapshot.site_for(&host)?;
+        let version = preview::version(snapshot.previews(active), headers);
+        let found = routing::within(version.as_ref().unwrap_or(active), target.path()).ok()?;
         let Target::Origin(origin) = &found.route.target else { return None };
         let pool = pool(found.site, &origin.name).ok()?;
         let version = Version::HTTP_11;
@@ -70,11 +73,15 @@ impl Edge {
             version: Version::HTTP_11,
             loops,
         };
+        let mut headers = headers.clone();
+        if !snapshot.previews(active).is_empty() {
+            previews::take_off(&mut headers);
+        }
         let request = Admitted {
             host,
             method: method.clone(),
             target: target.clone(),
-            headers: headers.clone(),
+            headers,
             has_content: false,
             hop,
             interim: None,
