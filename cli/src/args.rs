@@ -1,7 +1,8 @@
 //! What can be typed: the commands, the flags that all share, and the exit codes. Does nothing.
 
 use crate::commands::{
-    activate, deploy, dev, edges, explain, init, login, purge, rollback, sites, tail, tokens, versions,
+    activate, deploy, dev, edges, explain, init, login, preview, purge, rollback, sites, tail,
+    tokens, versions,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -72,6 +73,8 @@ pub(crate) enum Command {
     Activate(activate::ActivateArgs),
     /// Go back to the version that was active before.
     Rollback(rollback::RollbackArgs),
+    /// Let the holder of a new token reach a version that is not active.
+    Preview(preview::PreviewArgs),
     /// Purge what the edges have stored, and show the receipt.
     Purge(purge::PurgeArgs),
     /// List the edges and how far they are behind.

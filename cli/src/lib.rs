@@ -55,6 +55,7 @@ async fn command(cli: Cli, output: Output) -> Result<Ended, CliError> {
         Command::Versions(args) => commands::versions::run(args, &global, output).await,
         Command::Activate(args) => commands::activate::run(args, &global, output).await,
         Command::Rollback(args) => commands::rollback::run(args, &global, output).await,
+        Command::Preview(args) => commands::preview::run(args, &global, output).await,
         Command::Purge(args) => commands::purge::run(args, &global, output).await,
         Command::Edges(args) => commands::edges::run(args, &global, output).await,
         Command::Tokens(args) => commands::tokens::run(args, &global, output).await,

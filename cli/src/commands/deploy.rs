@@ -3,7 +3,7 @@
 
 use crate::args::Global;
 use crate::client::{Call, Client, new_key};
-use crate::commands::{activate, edges};
+use crate::commands::{activate, edges, preview};
 use crate::error::CliError;
 use crate::output::{Output, clean};
 use crate::site_file::{self, Component, SiteFile};
@@ -15,7 +15,8 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use verge_config::Revision;
-use verge_config::api::{EdgeInfo, VersionInfo};
+use verge_config::api::{EdgeInfo, PreviewCreated, VersionInfo};
+use verge_config::preview::DEFAULT_TTL;
 use verge_config::units::parse_duration;
 
 /// The pieces in which a component is sent.
@@ -31,6 +32,9 @@ pub(crate) struct DeployArgs {
     /// Upload only; `verge activate` makes it active.
     #[arg(long)]
     no_activate: bool,
+    /// Upload only, and make a preview of the version that lasts a day.
+    #[arg(long, conflicts_with_all = ["no_activate", "wait"])]
+    preview: bool,
     /// Take the components as they are.
     #[arg(long)]
     no_build: bool,
@@ -57,6 +61,9 @@ pub(crate) struct Deployed {
     pub(crate) uploaded: Vec<String>,
     /// Edges that serve it, when they were waited for.
     pub(crate) edges: Option<Reached>,
+    /// Where the version can be seen, when that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) preview: Option<PreviewCreated>,
 }
 
 /// How far an activation has come.
@@ -80,7 +87,10 @@ pub(crate) async fn run(
     }
     let file = site_file::load(&args.site, document)?;
     let mut deployed = upload(&client, &file, output).await?;
-    if !args.no_activate {
+    if args.preview {
+        let (site, version) = (&deployed.site, deployed.version);
+        deployed.preview = Some(preview::create(&client, site, version, DEFAULT_TTL).await?);
+    } else if !args.no_activate {
         let activated = activate::activate(&client, &deployed.site, deployed.version).await?;
         deployed.active = true;
         deployed.revision = Some(activated.revision);
@@ -123,6 +133,7 @@ pub(crate) async fn upload(
         previous: None,
         uploaded,
         edges: None,
+        preview: None,
     })
 }
 
@@ -214,6 +225,10 @@ fn shown(deployed: &Deployed) -> String {
              `verge activate {site} {version}`"
         ),
     };
+    if let Some(preview) = &deployed.preview {
+        text.push('\n');
+        text.push_str(&preview::shown(preview));
+    }
     if let Some(reached) = &deployed.edges {
         text.push_str(&match reached.applied {
             1 => "\n1 edge serves it".to_owned(),

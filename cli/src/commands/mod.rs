@@ -8,6 +8,7 @@ pub(crate) mod edges;
 pub(crate) mod explain;
 pub(crate) mod init;
 pub(crate) mod login;
+pub(crate) mod preview;
 pub(crate) mod purge;
 pub(crate) mod rollback;
 pub(crate) mod sites;
