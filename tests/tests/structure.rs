@@ -107,6 +107,16 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         "the control link ends at the snapshot",
     ),
     (
+        "edge-node/src/tail",
+        &["crate::", "hyper", "std::fs", "TcpStream"],
+        "who watches requests knows neither how they are served nor how it is told",
+    ),
+    (
+        "edge-node/src/previews.rs",
+        &["tokio", "crate::serve", "crate::control_link", "SystemTime::now", "verge_cache"],
+        "which preview a request is for is a value",
+    ),
+    (
         "edge-node/src/admit",
         &["crate::front", "crate::control_link", "verge_cache", "verge_handlers", "tokio"],
         "admission judges a request and answers nothing",
@@ -125,6 +135,11 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         "control-plane/src/questions.rs",
         &["axum", "sqlx", "crate::store", "crate::api", "crate::state"],
         "questions are of no history and know nothing of what is asked",
+    ),
+    (
+        "control-plane/src/tails.rs",
+        &["axum", "sqlx", "crate::store", "crate::api", "crate::state"],
+        "tails are of no history",
     ),
     (
         "control-plane/src/dry_run.rs",
