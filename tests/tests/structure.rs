@@ -142,7 +142,7 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
 const PURE: &[&str] = &["tokio", "moka", "SystemTime::now", "Instant::now", "crate::store"];
 
 /// Folders that hold nothing of ours; `.git` is a file in a worktree.
-const FOREIGN: &[&str] = &[".git", "target", "node_modules", "__pycache__", ".setup"];
+const FOREIGN: &[&str] = &[".git", "target", "node_modules", ".venv", "__pycache__", ".setup"];
 
 /// Kinds of text files that are read for what must not be committed.
 const TEXT: &[&str] = &[

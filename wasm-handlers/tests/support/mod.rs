@@ -31,7 +31,10 @@ pub fn sandbox() -> &'static Sandbox {
     static SANDBOX: std::sync::OnceLock<Sandbox> = std::sync::OnceLock::new();
     SANDBOX.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("artefacts");
-        Sandbox::new(settings(folder)).unwrap()
+        let mut settings = settings(folder);
+        // Compiling gives way to other work, and tests run beside much of it.
+        settings.compile.wall = Duration::from_secs(300);
+        Sandbox::new(settings).unwrap()
     })
 }
 
