@@ -1,7 +1,8 @@
 //! What can be typed: the commands, the flags that all share, and the exit codes. Does nothing.
 
 use crate::commands::{
-    activate, deploy, dev, edges, explain, init, login, purge, rollback, sites, tokens, versions,
+    activate, component, deploy, dev, edges, explain, init, login, purge, rollback, sites, tokens,
+    versions,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Login(login::LoginArgs),
     /// Make a new site with a handler that deploys as is.
     Init(init::InitArgs),
+    /// Make a component of a core module, as compilers of C make them.
+    Component(component::ComponentArgs),
     /// Serve the site here, on the real edge; build and reload on every save.
     Dev(dev::DevArgs),
     /// Check, build, upload and activate a site.

@@ -47,6 +47,7 @@ async fn command(cli: Cli, output: Output) -> Result<Ended, CliError> {
     match cli.command {
         Command::Login(args) => commands::login::run(args, &global, output).await,
         Command::Init(args) => commands::init::run(&args, output),
+        Command::Component(args) => commands::component::run(&args, output),
         Command::Dev(args) => commands::dev::run(args, output).await,
         Command::Deploy(args) => commands::deploy::run(args, &global, output).await,
         Command::Sites(args) => commands::sites::run(args, &global, output).await,

@@ -1,6 +1,7 @@
 //! The commands, one file each: arguments, the calls they make, what they show.
 
 pub(crate) mod activate;
+pub(crate) mod component;
 pub(crate) mod debug_token;
 pub(crate) mod deploy;
 pub(crate) mod dev;
