@@ -1,8 +1,10 @@
 //! A handler: it answers every request with a greeting, and lets a cache keep it where `?ttl=` says
 //! for how many seconds.
 
+#[cfg(target_family = "wasm")]
 use wstd::http::{Body, Error, Request, Response};
 
+#[cfg(target_family = "wasm")]
 #[wstd::http_server]
 async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
     let greeting = std::env::var("GREETING").unwrap_or_else(|_| "Hello".to_owned());
