@@ -9,6 +9,7 @@ pub mod process;
 pub mod purge;
 pub mod read;
 pub mod revision;
+pub mod secrets;
 pub mod site;
 pub mod units;
 

@@ -39,6 +39,8 @@ pub struct EdgeConfig {
     pub limits: EdgeLimits,
     /// What handlers may take of this machine.
     pub handlers: HandlerHost,
+    /// The file of its sites' secrets; only where the sites' author and the operator are one person.
+    pub secrets: Option<PathBuf>,
 }
 
 /// Where an edge's sites come from.
@@ -153,6 +155,8 @@ pub struct Standalone {
     pub disk: Option<u64>,
     /// `--access-log`.
     pub access_log: bool,
+    /// `--secrets`.
+    pub secrets: Option<PathBuf>,
 }
 
 // === impl EdgeConfig ===
@@ -215,6 +219,7 @@ impl EdgeConfig {
             access_log: flags.access_log,
             limits: EdgeLimits::default(),
             handlers: HandlerHost::default(),
+            secrets: flags.secrets,
         };
         faults.or(config)
     }

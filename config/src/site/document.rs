@@ -98,9 +98,15 @@ pub struct HandlerDocument {
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Configuration, as the handler reads it through `wasi:config`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<String, String>,
     /// Hosts outside the site that it may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fetch: Vec<String>,
+    /// What else it may use: `cache`, `client`, `secrets`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<String>,
 }
 
 /// `limits = { cpu = "50ms", memory = "128MiB", … }`.
@@ -119,6 +125,9 @@ pub struct LimitsDocument {
     /// A count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetches: Option<u32>,
+    /// A count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_calls: Option<u32>,
 }
 
 /// `[[routes]]`.

@@ -4,6 +4,7 @@
 mod alike;
 mod compress_rule;
 mod document;
+mod grant;
 mod key_rule;
 mod pattern;
 mod validate;
@@ -14,15 +15,16 @@ pub use document::{
     MAX_DOCUMENT_BYTES, OriginDocument, RedirectDocument, RouteDocument, SiteDocument,
     StaticDocument, TimeoutsDocument, TtlDocument, UrlDocument,
 };
+pub use grant::Grant;
 pub use key_rule::{KeyRule, MAX_KEY_NAMES, QueryKey};
 pub use pattern::{Captures, PathPattern};
 pub use validate::{
-    Context, MAX_CPU, MAX_DEBUG_TOKENS, MAX_DOMAINS, MAX_FETCHES, MAX_HANDLERS, MAX_MEMORY,
-    MAX_ORIGINS, MAX_ROUTES, MAX_WALL, is_digest,
+    Context, MAX_CACHE_CALLS, MAX_CPU, MAX_DEBUG_TOKENS, MAX_DOMAINS, MAX_FETCHES, MAX_HANDLERS,
+    MAX_MEMORY, MAX_ORIGINS, MAX_ROUTES, MAX_WALL, is_digest,
 };
 
 use alike::Alike;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,8 +125,12 @@ pub struct Handler {
     pub limits: HandlerLimits,
     /// Its environment variables.
     pub env: BTreeMap<String, String>,
+    /// Its configuration, as it reads it through `wasi:config`.
+    pub config: BTreeMap<String, String>,
     /// Hosts outside the site that it may call: exact names or `*.example.com`, with an optional port.
     pub fetch: Vec<String>,
+    /// What else it may use.
+    pub grants: BTreeSet<Grant>,
 }
 
 /// Where a component is.
@@ -147,6 +153,8 @@ pub struct HandlerLimits {
     pub wall: Duration,
     /// Outgoing requests. Default 32.
     pub fetches: u32,
+    /// Calls of the cache. Default 64.
+    pub cache_calls: u32,
 }
 
 impl Default for HandlerLimits {
@@ -156,6 +164,7 @@ impl Default for HandlerLimits {
             memory: 128 * 1024 * 1024,
             wall: Duration::from_secs(30),
             fetches: 32,
+            cache_calls: 64,
         }
     }
 }

@@ -112,6 +112,7 @@ impl Raw {
             access_log: self.access_log,
             limits: self.limits.check(faults),
             handlers: self.handlers.check(faults),
+            secrets: None,
         }
     }
 
