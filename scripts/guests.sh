@@ -41,7 +41,7 @@ build_rust() {
     CARGO_TARGET_DIR=target/guests cargo build --quiet --release --locked --target $target \
         --manifest-path $guests/Cargo.toml
     local name
-    for name in hello-rust faulty-rust; do
+    for name in hello-rust faulty-rust capabilities-rust; do
         publish "target/guests/$target/release/${name//-/_}.wasm" "$out/$name.wasm"
     done
 }
@@ -49,7 +49,7 @@ build_rust() {
 # The JavaScript guest takes seconds to build, so it is built only when something of it changed.
 build_js() {
     local source=$guests/hello-js stamp=$out/.hello-js.sum sum
-    sum=$(find $source -name node_modules -prune -o -type f -print0 | sort -z | xargs -0 sha256sum)
+    sum=$(find -L $source -name node_modules -prune -o -type f -print0 | sort -z | xargs -0 sha256sum)
     if [ -f $out/hello-js.wasm ] && [ "$(cat $stamp 2>/dev/null)" = "$sum" ]; then
         return
     fi

@@ -80,7 +80,8 @@ impl Handler {
         host: Arc<dyn Host>,
     ) -> Result<Response<Body>, Ended> {
         let runtime = &self.component.runtime;
-        let call = Call::new(host, self.limits, Arc::clone(runtime));
+        let spec = Arc::clone(&self.spec);
+        let call = Call::new(host, spec, self.limits, Arc::clone(runtime));
         let Some(slot) = Slot::take(runtime) else {
             let ended = Ended::InstanceLimit(runtime.max_instances);
             call.report(&End::Failed(ended.clone()));

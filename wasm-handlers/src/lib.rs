@@ -8,6 +8,7 @@ mod engine;
 mod guest;
 mod handler;
 mod host;
+mod hostcalls;
 mod outcome;
 mod running;
 mod sandbox;
@@ -16,7 +17,9 @@ mod ticker;
 
 pub use compile::compile_child;
 pub use handler::Handler;
-pub use host::{FetchError, Host, LogLine, LogStream};
+pub use host::{
+    CacheEntry, FetchError, Host, LogLevel, LogLine, LogStream, Tls, Unavailable, Visitor,
+};
 pub use outcome::{End, Ended, Usage};
 pub use sandbox::{Component, LoadError, Sandbox, SandboxError};
 pub use settings::{CompileLimits, CompilerCommand, SandboxSettings, limits};

@@ -13,6 +13,18 @@ pub mod limits {
     pub const LOG_BYTES: usize = 64 * 1024;
     /// The longest line of a log, in bytes; a longer one is told in pieces.
     pub const LOG_LINE_BYTES: usize = 8 * 1024;
+    /// The context of a logged message, in bytes; the rest of it is cut off.
+    pub const LOG_CONTEXT_BYTES: usize = 128;
+    /// A key of the cache, in bytes.
+    pub const CACHE_KEY_BYTES: usize = 512;
+    /// A value that a handler puts into the cache, in bytes.
+    pub const CACHE_VALUE_BYTES: usize = 1024 * 1024;
+    /// The longest that it is fresh: a year, in seconds.
+    pub const CACHE_TTL_SECONDS: u32 = 365 * 86_400;
+    /// Tags of such a value, and of one purge.
+    pub const CACHE_TAGS: usize = 64;
+    /// One of these tags, in bytes.
+    pub const CACHE_TAG_BYTES: usize = 256;
     /// The names and values of a response's fields together, in bytes.
     pub const RESPONSE_HEADER_BYTES: usize = 64 * 1024;
     /// The fields of a response.

@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use http::Response;
 use parking_lot::Mutex;
-use verge_config::site::HandlerLimits;
+use verge_config::site::{Handler, HandlerLimits};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::log::Log;
 use super::meter::Meter;
-use crate::host::{Host, LogLine, LogStream};
+use crate::host::{Host, LogLevel, LogLine, LogStream};
 use crate::outcome::{End, Usage};
 use crate::sandbox::Runtime;
 
@@ -22,7 +22,10 @@ pub(crate) type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
 /// One request's call of a guest.
 pub(crate) struct Call {
-    pub(super) host: Arc<dyn Host>,
+    pub(crate) host: Arc<dyn Host>,
+    /// What the site says of the handler.
+    pub(crate) spec: Arc<Handler>,
+    /// Its limits, within the operator's.
     pub(crate) limits: HandlerLimits,
     began: Instant,
     runtime: Arc<Runtime>,
@@ -30,6 +33,7 @@ pub(crate) struct Call {
     meter: Mutex<Meter>,
     log: Mutex<Log>,
     pub(super) fetches: AtomicU32,
+    pub(crate) cache_calls: AtomicU32,
     pub(super) peak_memory: AtomicU64,
     pub(super) memory_refused: AtomicBool,
 }
@@ -37,11 +41,13 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn new(
         host: Arc<dyn Host>,
+        spec: Arc<Handler>,
         limits: HandlerLimits,
         runtime: Arc<Runtime>,
     ) -> Arc<Call> {
         Arc::new(Call {
             host,
+            spec,
             limits,
             began: Instant::now(),
             runtime,
@@ -49,6 +55,7 @@ impl Call {
             meter: Mutex::default(),
             log: Mutex::default(),
             fetches: AtomicU32::new(0),
+            cache_calls: AtomicU32::new(0),
             peak_memory: AtomicU64::new(0),
             memory_refused: AtomicBool::new(false),
         })
@@ -105,9 +112,14 @@ impl Call {
         self.log.lock().write(stream, bytes, &mut |line| self.host.log(line));
     }
 
+    /// A message that the guest logs.
+    pub(crate) fn write_message(&self, level: LogLevel, context: &str, message: &str) {
+        self.log.lock().message(level, context, message, &mut |line| self.host.log(line));
+    }
+
     /// A line of the sandbox's own.
     pub(crate) fn note(&self, message: String) {
-        self.host.log(LogLine { stream: LogStream::Host, message });
+        self.host.log(LogLine { stream: LogStream::Host, context: String::new(), message });
     }
 
     /// Tells the host how the request ended.

@@ -22,16 +22,17 @@ use limiter::Limiter;
 use log::LogPipe;
 
 use crate::host::LogStream;
+use crate::hostcalls;
 use crate::settings::limits;
 
 /// The host's side of one instance.
 pub(crate) struct State {
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    table: ResourceTable,
+    pub(crate) table: ResourceTable,
     hooks: Hooks,
     limiter: Limiter,
-    call: Arc<Call>,
+    pub(crate) call: Arc<Call>,
 }
 
 /// The guest was stopped because its CPU budget is used up.
@@ -44,6 +45,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    hostcalls::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
