@@ -4,6 +4,7 @@
 mod common;
 
 use common::guest;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -26,7 +27,10 @@ struct Dev {
 
 impl Dev {
     async fn start(site: &str) -> Dev {
-        let folder = TempDir::new().unwrap();
+        Dev::start_in(TempDir::new().unwrap(), site).await
+    }
+
+    async fn start_in(folder: TempDir, site: &str) -> Dev {
         std::fs::write(folder.path().join("verge.toml"), site).unwrap();
         let ports = folder.path().join(".ports");
         let mut child = Command::new(env!("CARGO_BIN_EXE_verge"))
@@ -168,6 +172,25 @@ async fn a_handler_runs_and_its_answers_are_cached() {
     dev.line(&["200", "miss"]).await;
     assert!(dev.get("/?ttl=60").await.contains("good day"));
     dev.line(&["200", "hit"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_beside_the_site_file_are_the_handlers() {
+    let folder = TempDir::new().unwrap();
+    let secrets = folder.path().join(".secrets.toml");
+    std::fs::write(&secrets, "KEY = 'canary'\n").unwrap();
+    std::fs::set_permissions(&secrets, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let component: PathBuf = guest("capabilities-rust");
+    let site = format!(
+        "site = 'fn'\ndomains = ['fn.example']\n[handlers.h]\ncomponent = '{}'\n\
+         grants = ['secrets']\n[[routes]]\npath = '/*'\nhandler = 'h'\n",
+        component.display()
+    );
+    let mut dev = Dev::start_in(folder, &site).await;
+    dev.line(&["version 1 is in force"]).await;
+    assert!(dev.get("/secrets?name=KEY").await.ends_with(" is canary\n"));
+    assert!(dev.get("/log?context=cart&message=full").await.ends_with("logged\n"));
+    dev.line(&["[h warn] cart: full"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

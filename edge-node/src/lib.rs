@@ -11,6 +11,7 @@ pub mod origin;
 pub mod respond;
 pub mod routing;
 mod run;
+pub mod secrets;
 pub mod serve;
 pub mod snapshot;
 pub mod telemetry;

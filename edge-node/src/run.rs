@@ -9,6 +9,7 @@ use crate::control_link::{
 };
 use crate::listen::{CertificateError, CertificateFiles, Certificates, Limits, Listeners};
 use crate::origin::{OriginSettings, Outside, Resolver, native_roots};
+use crate::secrets::{self, SecretsError};
 use crate::serve::Edge;
 use crate::snapshot::{Snapshot, SnapshotCell};
 use crate::telemetry;
@@ -23,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use verge_cache::{Cache, DiskError, DiskSettings, Settings};
 use verge_config::process::edge::{CacheStorage, EdgeConfig, Source};
+use verge_config::secrets::Secrets;
 use verge_config::site::Context;
 use verge_handlers::{CompilerCommand, Sandbox, SandboxError, SandboxSettings};
 
@@ -73,6 +75,9 @@ pub enum RunError {
     /// The site file cannot be served.
     #[error(transparent)]
     Site(#[from] StandaloneError),
+    /// The secrets cannot be had.
+    #[error("secrets: {0}")]
+    Secrets(#[from] SecretsError),
     /// The cache's disk tier cannot be used.
     #[error("the cache's disk: {0}")]
     Disk(#[from] DiskError),
@@ -139,7 +144,8 @@ pub async fn run_with(
     let origins = Arc::new(origin_settings(&config, &addresses));
     let (sandbox, _scratch) = sandbox(&config, &options)?;
     let log = Arc::new(PurgeLog::new(Arc::new(cache.clone())));
-    let link = Link::open(&config, &options, sandbox, &origins, &cell, log.clone()).await?;
+    let builder = builder(&config, sandbox, &origins)?;
+    let link = Link::open(&config, &options, builder, &origins, &cell, log.clone()).await?;
     let edge = Arc::new(Edge {
         id: Arc::clone(&config.name),
         snapshot: Arc::clone(&cell),
@@ -222,7 +228,24 @@ async fn check(config: &EdgeConfig, options: &Options) -> Result<(), RunError> {
     let cache = Arc::new(Cache::new(Settings::default()));
     let origins = Arc::new(origin_settings(config, &Addresses::default()));
     let (sandbox, _scratch) = sandbox(config, options)?;
-    Link::open(config, options, sandbox, &origins, &cell, cache).await.map(|_| ())
+    let builder = builder(config, sandbox, &origins)?;
+    Link::open(config, options, builder, &origins, &cell, cache).await.map(|_| ())
+}
+
+/// Who builds the sites.
+fn builder(
+    config: &EdgeConfig,
+    sandbox: Sandbox,
+    origins: &Arc<OriginSettings>,
+) -> Result<Builder, SecretsError> {
+    let context = match config.source {
+        Source::SiteFile(_) => Context::Standalone,
+        Source::Control { .. } => Context::Fleet,
+    };
+    let secrets =
+        config.secrets.as_deref().map_or_else(|| Ok(Secrets::default()), secrets::read)?;
+    let origins = Arc::clone(origins);
+    Ok(Builder::new(sandbox, origins, context).with_secrets(Arc::new(secrets)))
 }
 
 fn certificates(config: &EdgeConfig) -> Result<Option<Arc<Certificates>>, RunError> {
@@ -309,7 +332,7 @@ impl Link {
     async fn open(
         config: &EdgeConfig,
         options: &Options,
-        sandbox: Sandbox,
+        builder: Builder,
         origins: &Arc<OriginSettings>,
         cell: &Arc<SnapshotCell>,
         sink: Arc<dyn PurgeSink>,
@@ -317,12 +340,10 @@ impl Link {
         let cell = Arc::clone(cell);
         match &config.source {
             Source::SiteFile(path) => {
-                let builder = Builder::new(sandbox, Arc::clone(origins), Context::Standalone);
                 let standalone = Standalone::open(path.clone(), builder, cell, sink).await?;
                 Ok(Link::Standalone(standalone))
             }
             Source::Control { url, join } => {
-                let builder = Builder::new(sandbox, Arc::clone(origins), Context::Fleet);
                 let state_dir = config.state_dir.clone();
                 let settings = FleetSettings {
                     control: url.clone(),

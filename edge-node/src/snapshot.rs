@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use verge_cache::SiteName;
 use verge_config::Revision;
+use verge_config::secrets::Secrets;
 use verge_config::site::{Domain, Site};
 use verge_handlers::Handler;
 
@@ -50,6 +51,8 @@ pub struct SiteRuntime {
     pub origins: HashMap<String, Arc<OriginPool>, RandomState>,
     /// Each handler, ready to be called, by name.
     pub handlers: HashMap<String, Arc<Handler>, RandomState>,
+    /// What its handlers may be told of secrets.
+    pub secrets: Arc<Secrets>,
 }
 
 /// What a site's runtime is made of.
@@ -66,6 +69,8 @@ pub struct Parts {
     pub origins: HashMap<String, Arc<OriginPool>, RandomState>,
     /// Each handler, by name.
     pub handlers: HashMap<String, Arc<Handler>, RandomState>,
+    /// Its secrets.
+    pub secrets: Arc<Secrets>,
 }
 
 // === impl SiteRuntime ===
@@ -83,6 +88,7 @@ impl SiteRuntime {
             digest: parts.digest,
             origins: parts.origins,
             handlers: parts.handlers,
+            secrets: parts.secrets,
         }
     }
 

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
+use verge_config::secrets::Secrets;
 use verge_config::site::{ComponentRef, Context, Origin, Site, SiteDocument};
 use verge_config::{Faults, Revision};
 use verge_handlers::{Handler, Sandbox};
@@ -57,6 +58,7 @@ pub struct Builder {
     sandbox: Sandbox,
     origins: Arc<OriginSettings>,
     context: Context,
+    secrets: Arc<Secrets>,
 }
 
 /// What is to be built.
@@ -74,7 +76,14 @@ impl Builder {
     /// A builder for a fleet's edge or a standalone one.
     #[must_use]
     pub fn new(sandbox: Sandbox, origins: Arc<OriginSettings>, context: Context) -> Builder {
-        Builder { sandbox, origins, context }
+        Builder { sandbox, origins, context, secrets: Arc::default() }
+    }
+
+    /// The same, and these are the secrets of every site that it builds: for an edge whose sites are
+    /// all of one author.
+    #[must_use]
+    pub fn with_secrets(self, secrets: Arc<Secrets>) -> Builder {
+        Builder { secrets, ..self }
     }
 
     /// The runtime of a document. Pools of origins that are as they were are taken over from
@@ -101,6 +110,7 @@ impl Builder {
             site: Arc::new(site),
             origins,
             handlers,
+            secrets: Arc::clone(&self.secrets),
         })))
     }
 

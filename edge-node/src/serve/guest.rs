@@ -2,22 +2,29 @@
 //! may reach. A guest's fetch of its own site goes to the cache and the origin behind it, and never to
 //! a handler again.
 
+mod site_cache;
+
 use super::{Admitted, Answer, Content, Edge, origin_source, pool};
 use crate::body::{self, Body};
+use crate::listen::Connection;
 use crate::origin::outgoing::strip_hop_by_hop;
 use crate::origin::{Hop, OriginError, OriginPool};
 use crate::respond::EdgeError;
 use crate::snapshot::SiteRuntime;
 use crate::telemetry::{self, HandlerEnd};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri};
 use std::sync::Arc;
 use verge_cache::{Source, SourceError, SourceRequest, SourceResponse};
+use verge_config::process::Secret;
 use verge_config::purge::normalise_host;
 use verge_config::site::{CachePosition, Domain, Handler, Origin, Route, Target};
-use verge_handlers::{End, Ended, FetchError, Host, LogLine, Usage};
+use verge_handlers::{
+    CacheEntry, End, Ended, FetchError, Host, LogLevel, LogLine, Tls, Unavailable, Usage, Visitor,
+};
 
 /// A handler on a route, for one request.
 #[derive(Clone)]
@@ -61,7 +68,9 @@ impl Guest {
         *incoming.method_mut() = request.method.clone();
         *incoming.headers_mut() = request.headers.clone();
         let handler = Arc::clone(&self.handler);
-        let outside: Arc<dyn Host> = Arc::new(Outside { guest: self, hop: request.hop.clone() });
+        let connection = Arc::clone(&request.connection);
+        let outside: Arc<dyn Host> =
+            Arc::new(Outside { guest: self, hop: request.hop.clone(), connection });
         let mut response = handler.call(incoming, outside).await?;
         strip_hop_by_hop(response.headers_mut());
         Ok(response)
@@ -104,6 +113,7 @@ impl Source for GuestSource {
 struct Outside {
     guest: Guest,
     hop: Hop,
+    connection: Arc<Connection>,
 }
 
 impl Host for Outside {
@@ -112,7 +122,35 @@ impl Host for Outside {
         request: http::Request<Body>,
     ) -> BoxFuture<'static, Result<http::Response<Body>, FetchError>> {
         let (guest, hop) = (self.guest.clone(), self.hop.clone());
-        Box::pin(async move { guest.fetch(request, hop).await })
+        let connection = Arc::clone(&self.connection);
+        Box::pin(async move { guest.fetch(request, hop, connection).await })
+    }
+
+    fn cache_get(&self, key: String) -> BoxFuture<'static, Result<Option<Bytes>, Unavailable>> {
+        Box::pin(self.guest.clone().cache_get(key))
+    }
+
+    fn cache_put(&self, entry: CacheEntry) -> BoxFuture<'static, Result<(), Unavailable>> {
+        Box::pin(self.guest.clone().cache_put(entry))
+    }
+
+    fn cache_purge(&self, tags: Vec<String>) -> BoxFuture<'static, Result<u64, Unavailable>> {
+        Box::pin(self.guest.clone().cache_purge(tags))
+    }
+
+    fn visitor(&self) -> Result<Visitor, Unavailable> {
+        let tls = self.connection.tls.as_ref();
+        Ok(Visitor {
+            address: self.connection.peer.ip().to_canonical(),
+            is_https: tls.is_some(),
+            tls: tls.map(|facts| Tls { version: facts.version, server_name: facts.sni.clone() }),
+            country: None,
+            edge: Arc::clone(&self.guest.edge.id),
+        })
+    }
+
+    fn secret(&self, name: &str) -> Option<Secret> {
+        self.guest.site.secrets.get(name).cloned()
     }
 
     fn log(&self, line: LogLine) {
@@ -121,6 +159,8 @@ impl Host for Outside {
             site = %self.guest.site.name,
             handler = %self.guest.spec.name,
             stream = line.stream.name(),
+            severity = line.stream.level().map(LogLevel::name),
+            context = (!line.context.is_empty()).then_some(line.context.as_str()),
             "{}", line.message
         );
     }
@@ -160,12 +200,13 @@ impl Guest {
         self,
         request: http::Request<Body>,
         hop: Hop,
+        connection: Arc<Connection>,
     ) -> Result<http::Response<Body>, FetchError> {
         let authority = request.uri().authority().map(|a| normalise_host(a.as_str()));
         let host =
             authority.ok_or_else(|| FetchError::BadRequest("a URL without a host".into()))?;
         if self.is_own(&host, &hop) {
-            return self.fetch_own(request, host, hop).await;
+            return self.fetch_own(request, host, hop, connection).await;
         }
         let allow = &self.spec.fetch;
         self.edge.outside.send(request, allow, &hop).await.map_err(from_origin)
@@ -189,6 +230,7 @@ impl Guest {
         request: http::Request<Body>,
         host: String,
         mut hop: Hop,
+        connection: Arc<Connection>,
     ) -> Result<http::Response<Body>, FetchError> {
         let (parts, content) = request.into_parts();
         let target = parts.uri.path_and_query().cloned();
@@ -200,7 +242,8 @@ impl Guest {
         let content = if has_content { content } else { body::empty() };
         let (pool, policy) = self.behind(target.path())?;
         let method = parts.method;
-        let request = Admitted { host, method, target, headers, has_content, hop, interim: None };
+        let request =
+            Admitted { host, method, target, headers, has_content, hop, connection, interim: None };
         let position = self.route.cache.position;
         if matches!(position, CachePosition::Behind | CachePosition::Both) {
             let answer =

@@ -115,6 +115,8 @@ pub struct Admitted {
     pub has_content: bool,
     /// What origins are told of the visitor.
     pub hop: Hop,
+    /// The facts of the visitor's connection.
+    pub connection: Arc<Connection>,
     /// Where an origin's interim responses go.
     pub interim: Option<Interim>,
 }

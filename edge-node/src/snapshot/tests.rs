@@ -36,6 +36,7 @@ fn site(name: &str, revision: u64, domains: &[Domain]) -> Arc<SiteRuntime> {
         digest: "".into(),
         origins: HashMap::default(),
         handlers: HashMap::default(),
+        secrets: Arc::default(),
     }))
 }
 

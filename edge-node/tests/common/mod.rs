@@ -60,6 +60,7 @@ pub async fn serve_with(site: &str, limits: Limits) -> Served {
         digest: Arc::from("test"),
         origins,
         handlers: Default::default(),
+        secrets: Default::default(),
     });
     let snapshot = Snapshot::new(Revision(1), [Arc::new(runtime)]);
     let edge = Arc::new(Edge {
