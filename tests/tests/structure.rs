@@ -82,6 +82,21 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         "the sandbox knows no proxy, no cache and no sockets",
     ),
     (
+        "wasm-handlers/src/hostcalls",
+        &["tokio", "std::fs", "std::net::", "tracing", "wasi_http"],
+        "a capability is thin over the host, and does nothing by itself",
+    ),
+    (
+        "edge-node/src/serve/guest/site_cache.rs",
+        &["std::fs", "crate::origin", "crate::front", "crate::control_link"],
+        "values of handlers go through the cache's doors",
+    ),
+    (
+        "edge-node/src/secrets.rs",
+        &["tokio", "crate::serve", "crate::control_link", "tracing"],
+        "a file of secrets is read, and told to nobody",
+    ),
+    (
         "edge-node/src/routing.rs",
         &["tokio", "pingora", "crate::serve", "crate::front", "crate::admit", "SystemTime::now"],
         "routing is pure",
