@@ -128,6 +128,7 @@ fn bounded(path: &str, table: &BTreeMap<String, String>, faults: &mut Faults) {
 
 fn grants(path: &str, raw: &[String], faults: &mut Faults) -> BTreeSet<Grant> {
     let words = Grant::ALL.map(|grant| (grant.name(), grant));
+    over(&format!("{path}.grants"), raw.len(), MAX_VALUES, faults);
     let mut granted = BTreeSet::new();
     for (index, text) in raw.iter().take(MAX_VALUES).enumerate() {
         let path = format!("{path}.grants[{index}]");
@@ -142,7 +143,6 @@ fn grants(path: &str, raw: &[String], faults: &mut Faults) -> BTreeSet<Grant> {
             _ => {}
         }
     }
-    over(&format!("{path}.grants"), raw.len(), MAX_VALUES, faults);
     granted
 }
 
