@@ -3,6 +3,7 @@
 
 pub mod api;
 mod check;
+pub mod component;
 pub mod fault;
 pub mod feed;
 pub mod process;

@@ -2,15 +2,16 @@
 //! progress only as its reader reads. Never ends cleanly what the guest did not finish.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::WasiBody;
 
 use crate::outcome::Ended;
 use crate::running::Running;
@@ -18,34 +19,88 @@ use crate::settings::limits;
 use crate::{Body, BoxError};
 
 /// The response with this head, from a guest that may still run.
-pub(crate) fn respond(
-    head: Response<HyperOutgoingBody>,
+pub(crate) async fn respond(
+    head: Response<WasiBody>,
     is_head_request: bool,
     mut running: Running,
 ) -> Result<Response<Body>, Ended> {
     if let Some(reason) = oversize(head.headers()) {
         return Err(running.fail(Ended::HeadTooLarge(reason)));
     }
-    let (mut parts, content) = head.into_parts();
+    let (mut parts, mut content) = head.into_parts();
     if is_head_request {
         // Nobody reads it; a guest that promised a length and writes nothing is right to.
+        drop(content);
         running.complete();
         return Ok(Response::from_parts(parts, empty()));
     }
-    if running.is_done() {
-        return match drain(content, &mut running) {
-            Some(frames) => {
-                running.complete();
-                let whole = Whole::new(frames);
-                declare_length(&mut parts, &whole);
-                Ok(Response::from_parts(parts, whole.boxed_unsync()))
-            }
-            None => Err(running.fail(Ended::Incomplete)),
-        };
+    let mut frames = VecDeque::new();
+    match poll_fn(|context| Poll::Ready(gather(&mut content, &mut running, &mut frames, context)))
+        .await
+    {
+        Gathered::All => {
+            running.complete();
+            let whole = Whole::new(frames);
+            declare_length(&mut parts, &whole);
+            Ok(Response::from_parts(parts, whole.boxed_unsync()))
+        }
+        Gathered::Incomplete => Err(running.fail(Ended::Incomplete)),
+        Gathered::Some => {
+            let left = declared_length(&parts.headers);
+            let body = Streaming { frames, content, running: Some(running), left };
+            Ok(Response::from_parts(parts, body.boxed_unsync()))
+        }
     }
-    let length = declared_length(&parts.headers);
-    let body = Streaming { content, running: Some(running), left: length };
-    Ok(Response::from_parts(parts, body.boxed_unsync()))
+}
+
+/// How often in a row a guest may say that it waits before it is believed: tasks of one instance wake each
+/// other through whoever drives them, and each such turn looks like waiting from outside.
+const WAITS: u8 = 3;
+
+/// How much of its content a guest has written without waiting for anything else.
+enum Gathered {
+    All,
+    /// There is more to come.
+    Some,
+    /// It will never be all.
+    Incomplete,
+}
+
+/// Gathers what there is of the content and what the guest goes on to write, until it waits for something:
+/// short content is then known to be whole before its head is sent.
+fn gather(
+    content: &mut WasiBody,
+    running: &mut Running,
+    frames: &mut VecDeque<Frame<Bytes>>,
+    context: &mut Context<'_>,
+) -> Gathered {
+    let (mut bytes, mut waits) = (0, 0);
+    loop {
+        if running.was_stopped() {
+            return Gathered::Incomplete;
+        }
+        match poll_content(content, context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                frames.push_back(frame);
+                waits = 0;
+                if bytes >= limits::BODY_CHUNK_BYTES {
+                    return Gathered::Some;
+                }
+            }
+            Poll::Ready(Some(Err(_))) => return Gathered::Incomplete,
+            Poll::Ready(None) => return Gathered::All,
+            Poll::Pending if running.is_done() => {
+                if running.failure().is_some() || !running.drop_instance() {
+                    return Gathered::Incomplete;
+                }
+                // It returned and left its body open: with the instance goes the other end, which counts
+                // as its end, as on other hosts.
+            }
+            Poll::Pending if waits == WAITS => return Gathered::Some,
+            Poll::Pending => waits += u8::from(running.poll(context).is_pending()),
+        }
+    }
 }
 
 fn empty() -> Body {
@@ -81,36 +136,11 @@ fn declare_length(head: &mut http::response::Parts, whole: &Whole) {
 /// The next frame of what the guest wrote. Outside Tokio's budget: that it says "later" must mean that
 /// nothing is there.
 fn poll_content(
-    content: &mut HyperOutgoingBody,
+    content: &mut WasiBody,
     context: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, wasmtime_wasi_http::Error>>> {
-    let next = std::future::poll_fn(|context| Pin::new(&mut *content).poll_frame(context));
+    let next = poll_fn(|context| Pin::new(&mut *content).poll_frame(context));
     pin!(tokio::task::unconstrained(next)).poll(context)
-}
-
-/// What a guest that has ended wrote and nobody has read yet: two chunks and trailers at most. None
-/// when it is not the whole.
-fn drain(mut content: HyperOutgoingBody, running: &mut Running) -> Option<VecDeque<Frame<Bytes>>> {
-    if running.was_stopped() {
-        return None;
-    }
-    let mut frames = VecDeque::new();
-    let mut context = Context::from_waker(Waker::noop());
-    let mut is_dropped = false;
-    loop {
-        match poll_content(&mut content, &mut context) {
-            Poll::Ready(Some(Ok(frame))) => frames.push_back(frame),
-            Poll::Ready(Some(Err(_))) => return None,
-            Poll::Ready(None) => return Some(frames),
-            Poll::Pending if is_dropped || running.failure().is_some() => return None,
-            // It returned and left its body open: with the store goes the other end, which counts
-            // as its end, as on other hosts.
-            Poll::Pending => {
-                running.drop_store();
-                is_dropped = true;
-            }
-        }
-    }
 }
 
 /// Content that is all there.
@@ -152,7 +182,9 @@ impl http_body::Body for Whole {
 
 /// Content that a running guest writes.
 struct Streaming {
-    content: HyperOutgoingBody,
+    /// What is read already.
+    frames: VecDeque<Frame<Bytes>>,
+    content: WasiBody,
     /// Gone once the content has ended, cleanly or not.
     running: Option<Running>,
     /// What is left of the length that the guest declared.
@@ -160,6 +192,13 @@ struct Streaming {
 }
 
 impl Streaming {
+    fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let (Some(left), Some(data)) = (self.left.as_mut(), frame.data_ref()) {
+            *left = left.saturating_sub(data.len() as u64);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
     fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Some(running) = self.running.take() {
             running.complete();
@@ -184,6 +223,9 @@ impl http_body::Body for Streaming {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some(frame) = this.frames.pop_front() {
+            return this.pass(frame);
+        }
         let mut is_waiting = false;
         loop {
             let Some(running) = this.running.as_mut() else { return Poll::Ready(None) };
@@ -191,21 +233,15 @@ impl http_body::Body for Streaming {
                 return this.fail(Ended::Incomplete);
             }
             match poll_content(&mut this.content, context) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let (Some(left), Some(data)) = (this.left.as_mut(), frame.data_ref()) {
-                        *left = left.saturating_sub(data.len() as u64);
-                    }
-                    return Poll::Ready(Some(Ok(frame)));
-                }
+                Poll::Ready(Some(Ok(frame))) => return this.pass(frame),
                 Poll::Ready(Some(Err(_))) => return this.fail(Ended::Incomplete),
                 Poll::Ready(None) => return this.end(),
                 // The guest has just run, and waits; so does its reader.
                 Poll::Pending if is_waiting => return Poll::Pending,
                 Poll::Pending if running.is_done() => {
-                    if running.failure().is_some() {
+                    if running.failure().is_some() || !running.drop_instance() {
                         return this.fail(Ended::Incomplete);
                     }
-                    running.drop_store();
                 }
                 Poll::Pending => is_waiting = running.poll(context).is_pending(),
             }
@@ -213,7 +249,8 @@ impl http_body::Body for Streaming {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.running.is_none() || self.content.is_end_stream()
+        let is_read = self.running.is_none() || self.content.is_end_stream();
+        self.frames.is_empty() && is_read
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -224,7 +261,7 @@ impl http_body::Body for Streaming {
 impl Drop for Streaming {
     fn drop(&mut self) {
         // A reader that knows the length stops after the last byte: the guest is not cancelled then.
-        if (self.left == Some(0) || self.content.is_end_stream())
+        if (self.left == Some(0) || self.is_end_stream())
             && let Some(running) = self.running.take()
         {
             running.complete();

@@ -8,10 +8,14 @@ mod engine;
 mod guest;
 mod handler;
 mod host;
+mod idle;
 mod outcome;
+mod p2;
+mod p3;
 mod running;
 mod sandbox;
 mod settings;
+mod target;
 mod ticker;
 
 pub use compile::compile_child;

@@ -6,43 +6,47 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Instant, Sleep};
-use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::FieldMapError;
 
-use crate::guest::{Call, OutOfCpu, State};
+use crate::guest::{Call, OutOfCpu};
+use crate::idle::Instance;
 use crate::outcome::{End, Ended};
 use crate::sandbox::Runtime;
 use crate::settings::limits;
 
-/// The call of a guest's handler. It gives the store back, so that what the guest left in it can be
+/// The call of a guest's handler. It gives the instance back, so that what the guest left in it can be
 /// told from what went away with it.
-pub(crate) type Guest = Pin<Box<dyn Future<Output = (Store<State>, wasmtime::Result<()>)> + Send>>;
+pub(crate) type Guest = Pin<Box<dyn Future<Output = (Instance, wasmtime::Result<()>)> + Send>>;
 
 /// A running guest. Dropping it stops the guest.
 pub(crate) struct Running {
     guest: Option<Guest>,
-    store: Option<Store<State>>,
+    instance: Option<Instance>,
+    /// Whose further requests the instance may serve.
+    again: Option<u64>,
     failed: Option<Ended>,
     is_reported: bool,
     sleep: Option<Pin<Box<Sleep>>>,
     pub(crate) call: Arc<Call>,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl Running {
-    pub(crate) fn new(guest: Guest, call: Arc<Call>, slot: Slot) -> Running {
+    pub(crate) fn new(guest: Guest, call: Arc<Call>, slot: Slot, again: Option<u64>) -> Running {
         Running {
             guest: Some(guest),
-            store: None,
+            instance: None,
+            again,
             failed: None,
             is_reported: false,
             sleep: None,
             call,
-            _slot: slot,
+            slot,
         }
     }
 
@@ -52,9 +56,9 @@ impl Running {
         self.call.begin_turn();
         let polled = guest.as_mut().poll(context);
         self.call.end_turn();
-        if let Poll::Ready((store, result)) = polled {
+        if let Poll::Ready((instance, result)) = polled {
             self.guest = None;
-            self.store = Some(store);
+            self.instance = Some(instance);
             self.failed = result.err().map(|error| self.classify(&error));
             return Poll::Ready(());
         }
@@ -87,9 +91,9 @@ impl Running {
         matches!(self.failed, Some(Ended::TimedOut(_)))
     }
 
-    /// Gives up what an ended guest left in its store.
-    pub(crate) fn drop_store(&mut self) {
-        self.store = None;
+    /// Gives up what an ended guest left in its instance; says whether there was one.
+    pub(crate) fn drop_instance(&mut self) -> bool {
+        self.instance.take().is_some()
     }
 
     /// The request has failed: stops the guest and says so. Gives what to tell the reader.
@@ -97,14 +101,17 @@ impl Running {
         let ended = self.failed.take().unwrap_or(ended);
         let ended = self.blame_memory(ended);
         self.guest = None;
-        self.store = None;
+        self.instance = None;
         self.report(&End::Failed(ended.clone()));
         ended
     }
 
     /// The response is whole. A guest that still runs goes on by itself, within the same limits.
     pub(crate) fn complete(mut self) {
-        if self.is_done() {
+        self.call.set_read();
+        // It may have waited for nothing but that.
+        let waits_for_more = self.poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        if !waits_for_more {
             return self.settle();
         }
         // Without a runtime there is nobody to drive it: it is stopped, which is what dropping does.
@@ -119,6 +126,12 @@ impl Running {
     fn settle(mut self) {
         let end = self.failed.take().map_or(End::Responded, End::Failed);
         self.report(&end);
+        if let (Some(owner), Some(instance), End::Responded) =
+            (self.again, self.instance.take(), end)
+            && instance.served < self.call.limits.requests
+        {
+            self.slot.runtime.idle.put(owner, instance);
+        }
     }
 
     fn report(&mut self, end: &End) {

@@ -119,6 +119,9 @@ pub struct LimitsDocument {
     /// A count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetches: Option<u32>,
+    /// A count, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u32>,
 }
 
 /// `[[routes]]`.

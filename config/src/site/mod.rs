@@ -18,7 +18,7 @@ pub use key_rule::{KeyRule, MAX_KEY_NAMES, QueryKey};
 pub use pattern::{Captures, PathPattern};
 pub use validate::{
     Context, MAX_CPU, MAX_DEBUG_TOKENS, MAX_DOMAINS, MAX_FETCHES, MAX_HANDLERS, MAX_MEMORY,
-    MAX_ORIGINS, MAX_ROUTES, MAX_WALL, is_digest,
+    MAX_ORIGINS, MAX_REQUESTS, MAX_ROUTES, MAX_WALL, is_digest,
 };
 
 use alike::Alike;
@@ -147,6 +147,9 @@ pub struct HandlerLimits {
     pub wall: Duration,
     /// Outgoing requests. Default 32.
     pub fetches: u32,
+    /// Requests that an instance may serve, one after the other, where the component's contract lets it
+    /// (`wasi:http/handler@0.3`). Default 128; with 1, each request has an instance of its own.
+    pub requests: u32,
 }
 
 impl Default for HandlerLimits {
@@ -156,6 +159,7 @@ impl Default for HandlerLimits {
             memory: 128 * 1024 * 1024,
             wall: Duration::from_secs(30),
             fetches: 32,
+            requests: 128,
         }
     }
 }

@@ -9,7 +9,7 @@ mod origins;
 mod routes;
 
 pub use debug::MAX_DEBUG_TOKENS;
-pub use handlers::{MAX_CPU, MAX_FETCHES, MAX_MEMORY, MAX_WALL};
+pub use handlers::{MAX_CPU, MAX_FETCHES, MAX_MEMORY, MAX_REQUESTS, MAX_WALL};
 
 use super::{ClientCacheControl, ComponentRef, Domain, Site, SiteDocument};
 use crate::Faults;

@@ -8,17 +8,16 @@ use std::time::Instant;
 use http::Response;
 use parking_lot::Mutex;
 use verge_config::site::HandlerLimits;
-use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::WasiBody;
 
 use super::log::Log;
 use super::meter::Meter;
 use crate::host::{Host, LogLine, LogStream};
-use crate::outcome::{End, Usage};
+use crate::outcome::{End, Ended, Usage};
 use crate::sandbox::Runtime;
 
 /// What a guest answers: a response's head with its content to come, or an error.
-pub(crate) type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
+pub(crate) type Head = Result<Response<WasiBody>, Ended>;
 
 /// One request's call of a guest.
 pub(crate) struct Call {
@@ -27,6 +26,7 @@ pub(crate) struct Call {
     began: Instant,
     runtime: Arc<Runtime>,
     head: Mutex<Option<Head>>,
+    is_read: AtomicBool,
     meter: Mutex<Meter>,
     log: Mutex<Log>,
     pub(super) fetches: AtomicU32,
@@ -46,6 +46,7 @@ impl Call {
             began: Instant::now(),
             runtime,
             head: Mutex::new(None),
+            is_read: AtomicBool::new(false),
             meter: Mutex::default(),
             log: Mutex::default(),
             fetches: AtomicU32::new(0),
@@ -72,6 +73,16 @@ impl Call {
     /// The guest's answer, once.
     pub(crate) fn take_head(&self) -> Option<Head> {
         self.head.lock().take()
+    }
+
+    /// The response has been read to its end, or nobody reads it.
+    pub(crate) fn set_read(&self) {
+        self.is_read.store(true, Ordering::Release);
+    }
+
+    /// Whether the response has been read to its end.
+    pub(crate) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Acquire)
     }
 
     /// A turn of the guest begins on this thread.
@@ -131,9 +142,9 @@ impl Call {
     }
 }
 
-fn describe(ended: &crate::outcome::Ended) -> String {
+fn describe(ended: &Ended) -> String {
     match ended {
-        crate::outcome::Ended::Trapped { backtrace, .. } if !backtrace.is_empty() => {
+        Ended::Trapped { backtrace, .. } if !backtrace.is_empty() => {
             format!("{ended}\n{backtrace}")
         }
         other => other.to_string(),

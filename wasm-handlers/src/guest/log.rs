@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
@@ -95,16 +96,24 @@ fn flush(buffer: &mut Vec<u8>, stream: LogStream, emit: &mut dyn FnMut(LogLine))
     emit(LogLine { stream, message });
 }
 
+/// The call that an instance works for; a guest's output goes to the log of the one that it is in.
+pub(super) type Seat = Arc<Mutex<Arc<Call>>>;
+
 /// A guest's standard output or error.
 #[derive(Clone)]
 pub(super) struct LogPipe {
-    call: Arc<Call>,
+    seat: Seat,
     stream: LogStream,
 }
 
 impl LogPipe {
-    pub(super) fn new(call: Arc<Call>, stream: LogStream) -> LogPipe {
-        LogPipe { call, stream }
+    pub(super) fn new(seat: Seat, stream: LogStream) -> LogPipe {
+        LogPipe { seat, stream }
+    }
+
+    fn write_log(&self, bytes: &[u8]) {
+        let call = Arc::clone(&self.seat.lock());
+        call.write_log(self.stream, bytes);
     }
 }
 
@@ -126,7 +135,7 @@ impl StdoutStream for LogPipe {
 
 impl OutputStream for LogPipe {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        self.call.write_log(self.stream, &bytes);
+        self.write_log(&bytes);
         Ok(())
     }
 
@@ -156,7 +165,7 @@ impl AsyncWrite for LogPipe {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.call.write_log(self.stream, bytes);
+        self.write_log(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 

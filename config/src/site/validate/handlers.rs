@@ -7,6 +7,7 @@ use crate::read::key_notation;
 use crate::site::{ComponentRef, Handler, HandlerDocument, HandlerLimits, LimitsDocument};
 use crate::units::quote;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub const MAX_WALL: Duration = Duration::from_secs(15 * 60);
 pub const MAX_MEMORY: u64 = 1 << 30;
 /// The most outgoing requests of a request.
 pub const MAX_FETCHES: u32 = 1_000;
+/// The most requests that an instance may serve.
+pub const MAX_REQUESTS: u32 = 10_000;
 /// The most environment variables, and the most bytes of all their names and values.
 const MAX_ENV: usize = 128;
 const MAX_ENV_BYTES: usize = 64 * 1024;
@@ -71,14 +74,14 @@ fn limits(path: &str, raw: Option<&LimitsDocument>, faults: &mut Faults) -> Hand
     let wall = faults.duration(&at("wall"), raw.wall.as_deref(), default.wall, MS..=MAX_WALL);
     let memory =
         faults.size(&at("memory"), raw.memory.as_deref(), default.memory, PAGE..=MAX_MEMORY);
-    let fetches = faults.count(
-        &at("fetches"),
-        raw.fetches.map(u64::from),
-        u64::from(default.fetches),
-        0..=u64::from(MAX_FETCHES),
-    );
-    let fetches = u32::try_from(fetches).unwrap_or(default.fetches);
-    HandlerLimits { cpu, memory, wall, fetches }
+    let mut count = |name: &str, raw: Option<u32>, default: u32, range: RangeInclusive<u32>| {
+        let range = u64::from(*range.start())..=u64::from(*range.end());
+        let count = faults.count(&at(name), raw.map(u64::from), u64::from(default), range);
+        u32::try_from(count).unwrap_or(default)
+    };
+    let fetches = count("fetches", raw.fetches, default.fetches, 0..=MAX_FETCHES);
+    let requests = count("requests", raw.requests, default.requests, 1..=MAX_REQUESTS);
+    HandlerLimits { cpu, memory, wall, fetches, requests }
 }
 
 fn env(path: &str, env: &BTreeMap<String, String>, faults: &mut Faults) {
