@@ -64,7 +64,7 @@ async fn answer(
     request: Request<Body>,
     call: &Call,
 ) -> wasmtime::Result<()> {
-    let request = request.map(|body| guest::incoming(body));
+    let request = request.map(guest::incoming);
     let (request, io) = accessor.with(|mut store| {
         let (request, io) = p3::Request::from_http(store.get().http().hooks, request);
         (request, Box::pin(io) as BoxFuture<'static, Result<(), wasmtime_wasi_http::Error>>)
