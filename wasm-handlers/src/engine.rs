@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 
+use wasmtime::component::Component;
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
 };
@@ -16,6 +17,9 @@ const MEMORY_KEEP_RESIDENT: usize = 4 * 1024 * 1024;
 const MEMORY_KEEP_RESIDENT_BLIND: usize = 128 * 1024;
 const TABLE_KEEP_RESIDENT: usize = 64 * 1024;
 const STACK_KEEP_RESIDENT: usize = 16 * 1024;
+
+/// The tables that there are in the pool for each instance; most components have two or three.
+const TABLES_EACH: u32 = 4;
 
 /// What compiled code depends on. Everything here is part of the compatibility hash.
 fn tunables() -> Config {
@@ -51,13 +55,20 @@ pub(crate) fn runner(settings: &SandboxSettings) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
+/// How many instances one of this component counts as, so that the pool has memories and tables for all
+/// that are let in, and none of a few components can take what is there for many.
+pub(crate) fn weight(component: &Component) -> u32 {
+    let Some(needs) = component.resources_required() else { return 1 };
+    needs.num_memories.max(needs.num_tables.div_ceil(TABLES_EACH)).max(1)
+}
+
 fn pool(settings: &SandboxSettings) -> PoolingAllocationConfig {
     let count = settings.max_instances;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(count)
         .total_core_instances(count.saturating_mul(limits::CORE_INSTANCES))
         .total_memories(count)
-        .total_tables(count.saturating_mul(4))
+        .total_tables(count.saturating_mul(TABLES_EACH))
         .total_stacks(count)
         .max_core_instances_per_component(limits::CORE_INSTANCES)
         .max_memories_per_component(limits::MEMORIES)

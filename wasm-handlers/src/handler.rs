@@ -19,9 +19,10 @@ use crate::Body;
 use crate::body;
 use crate::guest::{self, Call, State};
 use crate::host::Host;
-use crate::outcome::{End, Ended};
+use crate::outcome::{End, Ended, brief};
 use crate::running::{Running, Slot};
 use crate::sandbox::Component;
+use crate::settings::limits;
 
 /// A handler of a site.
 #[derive(Debug, Clone)]
@@ -81,7 +82,7 @@ impl Handler {
     ) -> Result<Response<Body>, Ended> {
         let runtime = &self.component.runtime;
         let call = Call::new(host, self.limits, Arc::clone(runtime));
-        let Some(slot) = Slot::take(runtime) else {
+        let Some(slot) = Slot::take(runtime, self.component.weight) else {
             let ended = Ended::InstanceLimit(runtime.max_instances);
             call.report(&End::Failed(ended.clone()));
             return Err(ended);
@@ -149,7 +150,11 @@ async fn head(running: &mut Running) -> Result<Response<HyperOutgoingBody>, Ende
 fn answered(code: ErrorCode) -> Ended {
     match code {
         ErrorCode::LoopDetected => Ended::Loop,
-        ErrorCode::InternalError(Some(reason)) => Ended::GuestError(reason),
-        other => Ended::GuestError(format!("{other:?}")),
+        ErrorCode::InternalError(Some(reason)) => guest_error(&reason),
+        other => guest_error(&format!("{other:?}")),
     }
+}
+
+fn guest_error(reason: &str) -> Ended {
+    Ended::GuestError(brief(reason, limits::REASON_BYTES).into_owned())
 }

@@ -1,6 +1,7 @@
 //! How a request to a guest can end: all ends, each with its status, its name for metrics and a line
 //! that tells the developer what to do. Pure values.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// How a request ended.
@@ -118,6 +119,14 @@ impl Ended {
     }
 }
 
+/// So many bytes of a text at most, and a sign where it was longer.
+pub(crate) fn brief(text: &str, most: usize) -> Cow<'_, str> {
+    match text.get(..text.floor_char_boundary(most)) {
+        Some(kept) if kept.len() < text.len() => Cow::Owned(format!("{kept}…")),
+        _ => Cow::Borrowed(text),
+    }
+}
+
 /// What a request used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -131,4 +140,17 @@ pub struct Usage {
     pub fetches: u32,
     /// Bytes of its log, before the cut.
     pub log_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(brief("short", 5), "short");
+        assert_eq!(brief("longer", 5), "longe…");
+        assert_eq!(brief("äöü", 3), "ä…");
+        assert_eq!(brief("", 0), "");
+    }
 }
