@@ -8,14 +8,14 @@ use crate::control_link::{
     Standalone, StandaloneError, Witness,
 };
 use crate::listen::{CertificateError, CertificateFiles, Certificates, Limits, Listeners};
-use crate::origin::{OriginSettings, Outside, Resolver, native_roots};
+use crate::origin::{OriginSettings, Resolver, native_roots};
 use crate::serve::Edge;
 use crate::snapshot::{Snapshot, SnapshotCell};
 use crate::telemetry;
 use hooks::Hooks;
 use sockets::{Sockets, tell, write_addresses};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,7 +144,7 @@ pub async fn run_with(
         id: Arc::clone(&config.name),
         snapshot: Arc::clone(&cell),
         cache: cache.clone(),
-        outside: Arc::new(Outside::new(Arc::clone(&origins))),
+        origins: Arc::clone(&origins),
     });
     let hooks = Arc::new(Hooks {
         edge: Arc::clone(&edge),
@@ -267,7 +267,11 @@ fn limits(config: &EdgeConfig) -> Limits {
 }
 
 fn origin_settings(config: &EdgeConfig, addresses: &Addresses) -> OriginSettings {
-    let own = addresses.http.iter().chain(&addresses.https).chain(&addresses.admin);
+    let control = match &config.source {
+        Source::Control { url, .. } => addresses_in(url),
+        Source::SiteFile(_) => Vec::new(),
+    };
+    let own = addresses.http.iter().chain(&addresses.https).chain(&addresses.admin).chain(&control);
     OriginSettings {
         allow_private: config.allow_private_origins,
         edge_id: Arc::clone(&config.name),
@@ -275,6 +279,22 @@ fn origin_settings(config: &EdgeConfig, addresses: &Addresses) -> OriginSettings
         roots: native_roots(),
         own: own.copied().collect(),
     }
+}
+
+/// Where a URL leads that says so itself. A control plane on this machine or at a private address is
+/// nothing that a site may reach; one under a public name takes nobody without a token.
+fn addresses_in(url: &str) -> Vec<SocketAddr> {
+    let Ok(url) = url.parse::<http::Uri>() else { return Vec::new() };
+    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let found = match host.parse::<IpAddr>() {
+        Ok(address) => vec![address],
+        Err(_) if host.eq_ignore_ascii_case("localhost") => {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        }
+        Err(_) => Vec::new(),
+    };
+    found.into_iter().map(|address| SocketAddr::new(address, port)).collect()
 }
 
 /// The sandbox, and the folder that goes when the edge does, where it has none of its own.

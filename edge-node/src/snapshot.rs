@@ -1,13 +1,13 @@
 //! What the edge serves at one revision: every site with what it needs at run time, found by host.
 //! Immutable once made; may not do I/O, and is swapped whole so that a change never splits a request.
 
-use crate::origin::OriginPool;
+use crate::origin::{OriginPool, OriginSettings, Outside};
 use crate::routing::Router;
 use ahash::RandomState;
 use compact_str::CompactString;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use verge_cache::SiteName;
 use verge_config::Revision;
 use verge_config::site::{Domain, Site};
@@ -50,6 +50,7 @@ pub struct SiteRuntime {
     pub origins: HashMap<String, Arc<OriginPool>, RandomState>,
     /// Each handler, ready to be called, by name.
     pub handlers: HashMap<String, Arc<Handler>, RandomState>,
+    outside: OnceLock<Arc<Outside>>,
 }
 
 /// What a site's runtime is made of.
@@ -83,7 +84,23 @@ impl SiteRuntime {
             digest: parts.digest,
             origins: parts.origins,
             handlers: parts.handlers,
+            outside: OnceLock::new(),
         }
+    }
+
+    /// Goes on with the connections to outside hosts that an earlier runtime of the site has.
+    #[must_use]
+    pub fn after(self, previous: Option<&SiteRuntime>) -> SiteRuntime {
+        match previous.and_then(|previous| previous.outside.get()) {
+            Some(outside) => SiteRuntime { outside: Arc::clone(outside).into(), ..self },
+            None => self,
+        }
+    }
+
+    /// The way of its handlers to hosts outside the site; no other site's requests go by it. Made when
+    /// the first one asks: most sites have no handlers.
+    pub fn outside(&self, settings: &Arc<OriginSettings>) -> &Arc<Outside> {
+        self.outside.get_or_init(|| Arc::new(Outside::new(Arc::clone(settings))))
     }
 
     /// The pool of an origin of this site.

@@ -1,16 +1,22 @@
 //! The response of a guest: its head checked, its content streamed from the running guest, which makes
-//! progress only as its reader reads. Never ends cleanly what the guest did not finish.
+//! progress only as its reader reads, and no longer than it may run. Never ends cleanly what the guest did
+//! not finish.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use wasmtime_wasi_http::WasiBody;
 
 use crate::outcome::Ended;
@@ -24,8 +30,8 @@ pub(crate) async fn respond(
     is_head_request: bool,
     mut running: Running,
 ) -> Result<Response<Body>, Ended> {
-    if let Some(reason) = oversize(head.headers()) {
-        return Err(running.fail(Ended::HeadTooLarge(reason)));
+    if let Some(ended) = unfit(&head) {
+        return Err(running.fail(ended));
     }
     let (mut parts, mut content) = head.into_parts();
     if is_head_request {
@@ -39,15 +45,20 @@ pub(crate) async fn respond(
         .await
     {
         Gathered::All => {
-            running.complete();
             let whole = Whole::new(frames);
+            if has_content(parts.status)
+                && declared_length(&parts.headers).is_some_and(|length| length != whole.left)
+            {
+                return Err(running.fail(Ended::Incomplete));
+            }
+            running.complete();
             declare_length(&mut parts, &whole);
             Ok(Response::from_parts(parts, whole.boxed_unsync()))
         }
         Gathered::Incomplete => Err(running.fail(Ended::Incomplete)),
         Gathered::Some => {
             let left = declared_length(&parts.headers);
-            let body = Streaming { frames, content, running: Some(running), left };
+            let body = Streaming::new(frames, content, running, left);
             Ok(Response::from_parts(parts, body.boxed_unsync()))
         }
     }
@@ -107,6 +118,17 @@ fn empty() -> Body {
     http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
+/// Why a head cannot be answered with. An interim status would leave the visitor waiting for a final
+/// one, and 101 would make a tunnel of its connection.
+fn unfit(head: &Response<WasiBody>) -> Option<Ended> {
+    if let Some(reason) = oversize(head.headers()) {
+        return Some(Ended::HeadTooLarge(reason));
+    }
+    let status = head.status();
+    let interim = || Ended::GuestError(format!("{status} is no status of a final response"));
+    status.is_informational().then(interim)
+}
+
 fn oversize(headers: &HeaderMap) -> Option<String> {
     let count = headers.len();
     if count > limits::RESPONSE_HEADER_COUNT {
@@ -124,13 +146,14 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
 /// Says how long the content is where all of it is there, so that it goes out in one piece with its
 /// head. Not where a length may not be said (RFC 9110 section 8.6), nor before trailers.
 fn declare_length(head: &mut http::response::Parts, whole: &Whole) {
-    let status = head.status;
-    let may_not = status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED;
-    if !may_not && whole.frames.iter().all(Frame::is_data) {
+    if has_content(head.status) && whole.frames.iter().all(Frame::is_data) {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| whole.left.into());
     }
+}
+
+/// Whether content may follow a status.
+fn has_content(status: StatusCode) -> bool {
+    status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
 }
 
 /// The next frame of what the guest wrote. Outside Tokio's budget: that it says "later" must mean that
@@ -180,38 +203,96 @@ impl http_body::Body for Whole {
     }
 }
 
-/// Content that a running guest writes.
+/// Content that a running guest writes. The guest runs as its reader reads; its clock runs all the same,
+/// so that a reader who does not read on holds no instance for longer than a guest may run.
 struct Streaming {
     /// What is read already.
     frames: VecDeque<Frame<Bytes>>,
     content: WasiBody,
-    /// Gone once the content has ended, cleanly or not.
-    running: Option<Running>,
+    /// Gone once the content has ended, or the clock has run out.
+    guest: Arc<Mutex<Option<Running>>>,
+    wall: Duration,
+    clock: Option<AbortHandle>,
+    /// The reader knows how the content ended.
+    is_over: bool,
     /// What is left of the length that the guest declared.
     left: Option<u64>,
 }
 
 impl Streaming {
-    fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let (Some(left), Some(data)) = (self.left.as_mut(), frame.data_ref()) {
-            *left = left.saturating_sub(data.len() as u64);
-        }
-        Poll::Ready(Some(Ok(frame)))
+    fn new(
+        frames: VecDeque<Frame<Bytes>>,
+        content: WasiBody,
+        running: Running,
+        left: Option<u64>,
+    ) -> Streaming {
+        let wall = running.call.limits.wall;
+        let deadline = Instant::from_std(running.call.deadline());
+        let guest = Arc::new(Mutex::new(Some(running)));
+        let watched = Arc::clone(&guest);
+        let clock = tokio::runtime::Handle::try_current().ok().map(|runtime| {
+            let clock = runtime.spawn(async move {
+                tokio::time::sleep_until(deadline).await;
+                if let Some(mut running) = watched.lock().take() {
+                    running.fail(Ended::TimedOut(wall));
+                }
+            });
+            clock.abort_handle()
+        });
+        Streaming { frames, content, guest, wall, clock, is_over: false, left }
     }
 
     fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(running) = self.running.take() {
+        self.is_over = true;
+        if let Some(running) = self.guest.lock().take() {
             running.complete();
         }
         Poll::Ready(None)
     }
 
     fn fail(&mut self, otherwise: Ended) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.running.take() {
-            Some(mut running) => Poll::Ready(Some(Err(Box::new(running.fail(otherwise))))),
-            None => Poll::Ready(None),
+        self.is_over = true;
+        let ended = match self.guest.lock().take() {
+            Some(mut running) => running.fail(otherwise),
+            None => Ended::TimedOut(self.wall),
+        };
+        Poll::Ready(Some(Err(Box::new(ended))))
+    }
+
+    /// What comes next, as far as the guest gets now.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        if let Some(frame) = self.frames.pop_front() {
+            return Poll::Ready(Next::Frame(frame));
+        }
+        let mut guest = self.guest.lock();
+        let Some(running) = guest.as_mut() else { return Poll::Ready(Next::Broken) };
+        let mut is_waiting = false;
+        loop {
+            if running.was_stopped() {
+                return Poll::Ready(Next::Broken);
+            }
+            match poll_content(&mut self.content, context) {
+                Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Next::Frame(frame)),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Next::Broken),
+                Poll::Ready(None) => return Poll::Ready(Next::End),
+                // The guest has just run, and waits; so does its reader.
+                Poll::Pending if is_waiting => return Poll::Pending,
+                Poll::Pending if running.is_done() => {
+                    if running.failure().is_some() || !running.drop_instance() {
+                        return Poll::Ready(Next::Broken);
+                    }
+                }
+                Poll::Pending => is_waiting = running.poll(context).is_pending(),
+            }
         }
     }
+}
+
+/// What comes next of a guest's content.
+enum Next {
+    Frame(Frame<Bytes>),
+    End,
+    Broken,
 }
 
 impl http_body::Body for Streaming {
@@ -222,35 +303,24 @@ impl http_body::Body for Streaming {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        if let Some(frame) = this.frames.pop_front() {
-            return this.pass(frame);
+        if self.is_over {
+            return Poll::Ready(None);
         }
-        let mut is_waiting = false;
-        loop {
-            let Some(running) = this.running.as_mut() else { return Poll::Ready(None) };
-            if running.was_stopped() {
-                return this.fail(Ended::Incomplete);
-            }
-            match poll_content(&mut this.content, context) {
-                Poll::Ready(Some(Ok(frame))) => return this.pass(frame),
-                Poll::Ready(Some(Err(_))) => return this.fail(Ended::Incomplete),
-                Poll::Ready(None) => return this.end(),
-                // The guest has just run, and waits; so does its reader.
-                Poll::Pending if is_waiting => return Poll::Pending,
-                Poll::Pending if running.is_done() => {
-                    if running.failure().is_some() || !running.drop_instance() {
-                        return this.fail(Ended::Incomplete);
-                    }
+        match ready!(self.poll_next(context)) {
+            Next::Frame(frame) => {
+                if let (Some(left), Some(data)) = (self.left.as_mut(), frame.data_ref()) {
+                    *left = left.saturating_sub(data.len() as u64);
                 }
-                Poll::Pending => is_waiting = running.poll(context).is_pending(),
+                Poll::Ready(Some(Ok(frame)))
             }
+            Next::End => self.end(),
+            Next::Broken => self.fail(Ended::Incomplete),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_read = self.running.is_none() || self.content.is_end_stream();
-        self.frames.is_empty() && is_read
+        let is_read = self.frames.is_empty() && self.content.is_end_stream();
+        self.is_over || (is_read && self.guest.lock().is_some())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -260,9 +330,12 @@ impl http_body::Body for Streaming {
 
 impl Drop for Streaming {
     fn drop(&mut self) {
+        if let Some(clock) = &self.clock {
+            clock.abort();
+        }
         // A reader that knows the length stops after the last byte: the guest is not cancelled then.
-        if (self.left == Some(0) || self.is_end_stream())
-            && let Some(running) = self.running.take()
+        if let Some(running) = self.guest.lock().take()
+            && (self.left == Some(0) || (self.frames.is_empty() && self.content.is_end_stream()))
         {
             running.complete();
         }

@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 
 use verge_config::component::Contract;
+use wasmtime::component::Component;
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
 };
@@ -18,6 +19,9 @@ const MEMORY_KEEP_RESIDENT: usize = 4 * 1024 * 1024;
 const MEMORY_KEEP_RESIDENT_BLIND: usize = 128 * 1024;
 const TABLE_KEEP_RESIDENT: usize = 64 * 1024;
 const STACK_KEEP_RESIDENT: usize = 16 * 1024;
+
+/// The tables that there are in the pool for each instance; most components have two or three.
+const TABLES_EACH: u32 = 4;
 
 /// What compiled code depends on. Everything here is part of the compatibility hash. Each contract has
 /// an engine of its own: what `wasi:http/handler` needs to run several tasks in one instance would be set
@@ -57,6 +61,13 @@ pub(crate) fn runner(contract: Contract, settings: &SandboxSettings) -> wasmtime
     Engine::new(&config)
 }
 
+/// How many instances one of this component counts as, so that the pool has memories and tables for all
+/// that are let in, and none of a few components can take what is there for many.
+pub(crate) fn weight(component: &Component) -> u32 {
+    let Some(needs) = component.resources_required() else { return 1 };
+    needs.num_memories.max(needs.num_tables.div_ceil(TABLES_EACH)).max(1)
+}
+
 fn pool(contract: Contract, settings: &SandboxSettings) -> PoolingAllocationConfig {
     // Instances that wait for their next request are no instances that a request cannot have.
     let waiting = if contract == Contract::Handler { idle::MAX_INSTANCES } else { 0 };
@@ -65,7 +76,7 @@ fn pool(contract: Contract, settings: &SandboxSettings) -> PoolingAllocationConf
     pool.total_component_instances(count)
         .total_core_instances(count.saturating_mul(limits::CORE_INSTANCES))
         .total_memories(count)
-        .total_tables(count.saturating_mul(4))
+        .total_tables(count.saturating_mul(TABLES_EACH))
         .total_stacks(count)
         .max_core_instances_per_component(limits::CORE_INSTANCES)
         .max_memories_per_component(limits::MEMORIES)

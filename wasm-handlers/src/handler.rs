@@ -80,7 +80,7 @@ impl Handler {
     ) -> Result<Response<Body>, Ended> {
         let runtime = &self.component.runtime;
         let call = Call::new(host, self.limits, Arc::clone(runtime));
-        let Some(slot) = Slot::take(runtime) else {
+        let Some(slot) = Slot::take(runtime, self.component.weight) else {
             let ended = Ended::InstanceLimit(runtime.max_instances);
             call.report(&End::Failed(ended.clone()));
             return Err(ended);

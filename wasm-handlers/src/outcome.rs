@@ -1,7 +1,10 @@
 //! How a request to a guest can end: all ends, each with its status, its name for metrics and a line
 //! that tells the developer what to do. Pure values.
 
+use std::borrow::Cow;
 use std::time::Duration;
+
+use crate::settings::limits;
 
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +79,11 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// The guest answered with an error, and said so much of it.
+    pub(crate) fn guest_error(reason: &str) -> Ended {
+        Ended::GuestError(brief(reason, limits::REASON_BYTES).into_owned())
+    }
+
     /// The status that a visitor gets. What is the handler's own fault is 500; what another attempt
     /// may not meet (the CPU budget, a free instance) is 503; a loop is 508 (RFC 5842), the wall
     /// clock 504.
@@ -118,6 +126,14 @@ impl Ended {
     }
 }
 
+/// So many bytes of a text at most, and a sign where it was longer.
+pub(crate) fn brief(text: &str, most: usize) -> Cow<'_, str> {
+    match text.get(..text.floor_char_boundary(most)) {
+        Some(kept) if kept.len() < text.len() => Cow::Owned(format!("{kept}…")),
+        _ => Cow::Borrowed(text),
+    }
+}
+
 /// What a request used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -131,4 +147,17 @@ pub struct Usage {
     pub fetches: u32,
     /// Bytes of its log, before the cut.
     pub log_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(brief("short", 5), "short");
+        assert_eq!(brief("longer", 5), "longe…");
+        assert_eq!(brief("äöü", 3), "ä…");
+        assert_eq!(brief("", 0), "");
+    }
 }

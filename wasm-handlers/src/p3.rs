@@ -87,7 +87,7 @@ async fn answer(
 fn answered(code: ErrorCode) -> Ended {
     match code {
         ErrorCode::LoopDetected => Ended::Loop,
-        ErrorCode::InternalError(Some(reason)) => Ended::GuestError(reason),
-        other => Ended::GuestError(format!("{other:?}")),
+        ErrorCode::InternalError(Some(reason)) => Ended::guest_error(&reason),
+        other => Ended::guest_error(&format!("{other:?}")),
     }
 }

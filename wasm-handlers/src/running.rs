@@ -15,9 +15,12 @@ use wasmtime_wasi_http::FieldMapError;
 
 use crate::guest::{Call, OutOfCpu};
 use crate::idle::Instance;
-use crate::outcome::{End, Ended};
+use crate::outcome::{End, Ended, brief};
 use crate::sandbox::Runtime;
 use crate::settings::limits;
+
+/// What is told of a function's name, in bytes: names are the component's to choose.
+const NAME_BYTES: usize = 200;
 
 /// The call of a guest's handler. It gives the instance back, so that what the guest left in it can be
 /// told from what went away with it.
@@ -174,6 +177,7 @@ impl Running {
                 Some(trap) => trap.to_string(),
                 None => error.root_cause().to_string(),
             };
+            let reason = brief(&reason, limits::REASON_BYTES).into_owned();
             Ended::Trapped { reason, backtrace: backtrace(error) }
         };
         self.blame_memory(ended)
@@ -192,30 +196,31 @@ fn backtrace(error: &wasmtime::Error) -> String {
     let Some(frames) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
     let mut text = String::new();
     for (n, frame) in frames.frames().iter().enumerate() {
-        let name = frame.func_name().unwrap_or("?");
+        let name = brief(frame.func_name().unwrap_or("?"), NAME_BYTES);
         let line_end = if n == 0 { "" } else { "\n" };
         let _ = write!(text, "{line_end}{n:>3}: {name}");
     }
     text
 }
 
-/// One of the edge's instances, taken until this is dropped.
+/// A share of the edge's instances, taken until this is dropped.
 pub(crate) struct Slot {
     runtime: Arc<Runtime>,
+    weight: u32,
 }
 
 impl Slot {
-    /// An instance, when one is free.
-    pub(crate) fn take(runtime: &Arc<Runtime>) -> Option<Slot> {
+    /// An instance of a component of this weight, when that much is free.
+    pub(crate) fn take(runtime: &Arc<Runtime>, weight: u32) -> Option<Slot> {
         let most = runtime.max_instances;
-        let take = |running| (running < most).then_some(running + 1);
+        let take = |running: u32| running.checked_add(weight).filter(|running| *running <= most);
         runtime.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
-        Some(Slot { runtime: Arc::clone(runtime) })
+        Some(Slot { runtime: Arc::clone(runtime), weight })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.runtime.running.fetch_sub(1, Ordering::AcqRel);
+        self.runtime.running.fetch_sub(self.weight, Ordering::AcqRel);
     }
 }

@@ -120,6 +120,8 @@ pub struct Component {
     size: usize,
     pub(crate) pre: Pre,
     pub(crate) runtime: Arc<Runtime>,
+    /// How many instances one of its counts as.
+    pub(crate) weight: u32,
 }
 
 impl Component {
@@ -196,12 +198,19 @@ impl Sandbox {
         let compiled = self.compiled(target, &digest, component).await?;
         let pre = target.link(&compiled)?;
         let runtime = Arc::clone(&self.shared.runtime);
-        let ready = Arc::new(Component { digest, size, pre, runtime });
+        let weight = crate::engine::weight(&compiled);
+        if weight > runtime.max_instances {
+            return Err(LoadError::TooCostly(format!(
+                "its memories and tables are what {weight} instances have; this edge has {}",
+                runtime.max_instances
+            )));
+        }
+        let ready = Arc::new(Component { digest, size, pre, runtime, weight });
         *held = Arc::downgrade(&ready);
         Ok(ready)
     }
 
-    /// Instances that run right now.
+    /// Instances that run right now; those with many memories or tables count as several.
     #[must_use]
     pub fn running(&self) -> u32 {
         self.shared.runtime.running.load(Ordering::Relaxed)
@@ -231,9 +240,18 @@ impl Sandbox {
         }
         let artefact = self.shared.compiler.compile(component).await?;
         let (artefacts, name) = (Arc::clone(&target.artefacts), digest.to_owned());
-        blocking(move || artefacts.keep(&name, &artefact))
-            .await?
-            .map_err(|error| LoadError::Internal(format!("{error:#}")))
+        blocking(move || artefacts.keep(&name, &artefact)).await?.map_err(|error| {
+            let reason = format!("{error:#}");
+            // The engine has no type for this; what else keeps an artefact from loading is no fault of
+            // the component's.
+            if reason.contains("pooling allocator") {
+                return LoadError::TooCostly(format!(
+                    "no instance has what it asks for: {}",
+                    error.root_cause()
+                ));
+            }
+            LoadError::Internal(reason)
+        })
     }
 }
 

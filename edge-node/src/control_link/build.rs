@@ -94,14 +94,15 @@ impl Builder {
             .iter()
             .map(|(name, origin)| (name.clone(), self.pool(origin, previous)))
             .collect();
-        Ok(Arc::new(SiteRuntime::new(Parts {
+        let runtime = SiteRuntime::new(Parts {
             version: wanted.version,
             revision: wanted.revision,
             digest: digest(&wanted.document).into(),
             site: Arc::new(site),
             origins,
             handlers,
-        })))
+        });
+        Ok(Arc::new(runtime.after(previous.map(Arc::as_ref))))
     }
 
     /// Addresses written in the document are judged now, so that its developer hears of it; those of

@@ -4,7 +4,7 @@
 
 use super::{Admitted, Answer, Content, Edge, origin_source, pool};
 use crate::body::{self, Body};
-use crate::origin::outgoing::strip_hop_by_hop;
+use crate::origin::outgoing::{passes, strip_hop_by_hop};
 use crate::origin::{Hop, OriginError, OriginPool};
 use crate::respond::EdgeError;
 use crate::snapshot::SiteRuntime;
@@ -18,6 +18,11 @@ use verge_cache::{Source, SourceError, SourceRequest, SourceResponse};
 use verge_config::purge::normalise_host;
 use verge_config::site::{CachePosition, Domain, Handler, Origin, Route, Target};
 use verge_handlers::{End, Ended, FetchError, Host, LogLine, Usage};
+
+/// The most edges of this CDN that a request may have passed before it comes to a handler. A handler's
+/// fetch may come to another site's handler, which fetches in turn: each step may multiply the requests,
+/// so there are fewer of these than of other passes.
+const MAX_DEPTH: usize = 3;
 
 /// A handler on a route, for one request.
 #[derive(Clone)]
@@ -71,6 +76,11 @@ impl Guest {
     pub(super) fn into_source(self, request: Admitted) -> GuestSource {
         GuestSource { guest: self, request }
     }
+}
+
+/// Whether a request may go to a handler as far as it has come.
+pub(super) fn check_depth(hop: &Hop) -> Result<(), EdgeError> {
+    if passes(&hop.loops) < MAX_DEPTH { Ok(()) } else { Err(EdgeError::Loop) }
 }
 
 fn absolute(scheme: &str, host: &str, target: PathAndQuery) -> Option<Uri> {
@@ -168,7 +178,8 @@ impl Guest {
             return self.fetch_own(request, host, hop).await;
         }
         let allow = &self.spec.fetch;
-        self.edge.outside.send(request, allow, &hop).await.map_err(from_origin)
+        let outside = self.site.outside(&self.edge.origins);
+        outside.send(request, allow, &hop).await.map_err(from_origin)
     }
 
     /// Whether a host is the site's own. Where the site answers any host, only the one that this

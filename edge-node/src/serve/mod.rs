@@ -21,7 +21,7 @@ use crate::admit;
 use crate::body::Body;
 use crate::body::file::FilePart;
 use crate::listen::Connection;
-use crate::origin::{EndsUnannounced, Hop, Interim, OriginPool, Outside};
+use crate::origin::{EndsUnannounced, Hop, Interim, OriginPool, OriginSettings};
 use crate::respond::{self, EdgeError};
 use crate::routing;
 use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
@@ -50,8 +50,8 @@ pub struct Edge {
     pub snapshot: Arc<SnapshotCell>,
     /// The cache.
     pub cache: Cache,
-    /// The way to hosts outside the sites, for handlers.
-    pub outside: Arc<Outside>,
+    /// The operator's rules for requests to elsewhere.
+    pub origins: Arc<OriginSettings>,
 }
 
 /// One request, as a front read it.
@@ -192,6 +192,7 @@ impl Edge {
                 self.through_cache(&site, &route.cache, pool, request, content, debugging).await
             }
             Target::Handler { handler, origin } => {
+                guest::check_depth(&request.hop)?;
                 let guest = guest::Guest::new(self, &site, &route, handler, origin.as_deref())?;
                 self.handled(&site, &route, guest, request, content, debugging).await
             }

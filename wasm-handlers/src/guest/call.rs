@@ -13,8 +13,9 @@ use wasmtime_wasi_http::WasiBody;
 use super::log::Log;
 use super::meter::Meter;
 use crate::host::{Host, LogLine, LogStream};
-use crate::outcome::{End, Ended, Usage};
+use crate::outcome::{End, Ended, Usage, brief};
 use crate::sandbox::Runtime;
+use crate::settings::limits;
 
 /// What a guest answers: a response's head with its content to come, or an error.
 pub(crate) type Head = Result<Response<WasiBody>, Ended>;
@@ -116,8 +117,9 @@ impl Call {
         self.log.lock().write(stream, bytes, &mut |line| self.host.log(line));
     }
 
-    /// A line of the sandbox's own.
+    /// A line of the sandbox's own. What it quotes is the guest's, and cut like any line of its.
     pub(crate) fn note(&self, message: String) {
+        let message = brief(&message, limits::LOG_LINE_BYTES).into_owned();
         self.host.log(LogLine { stream: LogStream::Host, message });
     }
 

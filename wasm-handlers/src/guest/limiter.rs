@@ -63,6 +63,8 @@ impl ResourceLimiter for Limiter {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
+            // As above: the pool's maximum is the limit of all tables.
+            self.call.memory_refused.store(true, Ordering::Relaxed);
             return Ok(false);
         }
         let total = self.table_elements.saturating_add(desired.saturating_sub(current));

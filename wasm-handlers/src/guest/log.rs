@@ -22,6 +22,7 @@ pub(super) struct Log {
     out: Vec<u8>,
     err: Vec<u8>,
     written: usize,
+    lines: usize,
     bytes: u64,
     is_cut: bool,
 }
@@ -40,20 +41,30 @@ impl Log {
             LogStream::Stdout => &mut self.out,
             LogStream::Stderr | LogStream::Host => &mut self.err,
         };
+        let mut is_full = kept.len() < bytes.len();
         for piece in kept.split_inclusive(|byte| *byte == b'\n') {
+            if self.lines >= limits::LOG_LINES {
+                is_full = true;
+                break;
+            }
             let (text, is_whole) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
                 None => (piece, false),
             };
             append(buffer, text, stream, emit);
             if is_whole {
+                self.lines += 1;
                 flush(buffer, stream, emit);
             }
         }
-        if kept.len() < bytes.len() {
+        if is_full {
             self.is_cut = true;
             self.finish(emit);
-            let message = format!("log truncated: a request may write {} bytes", limits::LOG_BYTES);
+            let message = format!(
+                "log truncated: a request may write {} bytes in {} lines",
+                limits::LOG_BYTES,
+                limits::LOG_LINES
+            );
             emit(LogLine { stream: LogStream::Host, message });
         }
     }
