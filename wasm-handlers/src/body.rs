@@ -3,13 +3,17 @@
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::outcome::Ended;
@@ -35,16 +39,16 @@ pub(crate) fn respond(
     if running.is_done() {
         return match drain(content, &mut running) {
             Some(frames) => {
-                running.complete();
                 let whole = Whole::new(frames);
+                running.call.flow.sent(whole.left);
+                running.complete();
                 declare_length(&mut parts, &whole);
                 Ok(Response::from_parts(parts, whole.boxed_unsync()))
             }
             None => Err(running.fail(Ended::Incomplete)),
         };
     }
-    let length = declared_length(&parts.headers);
-    let body = Streaming { content, running: Some(running), left: length };
+    let body = Streaming::new(content, running, declared_length(&parts.headers));
     Ok(Response::from_parts(parts, body.boxed_unsync()))
 }
 
@@ -153,24 +157,82 @@ impl http_body::Body for Whole {
 /// Content that a running guest writes.
 struct Streaming {
     content: HyperOutgoingBody,
-    /// Gone once the content has ended, cleanly or not.
-    running: Option<Running>,
+    turn: Arc<Mutex<Turn>>,
     /// What is left of the length that the guest declared.
     left: Option<u64>,
+    watchdog: Option<AbortHandle>,
+}
+
+/// What the reader of a running guest's content and its watchdog share.
+enum Turn {
+    /// The guest runs as it is read.
+    Runs { running: Box<Running>, is_awaited: bool },
+    /// The watchdog has stopped it; its reader is still to hear of it.
+    Stopped(Ended),
+    /// The content has ended, cleanly or not.
+    Over,
 }
 
 impl Streaming {
+    fn new(content: HyperOutgoingBody, running: Running, left: Option<u64>) -> Streaming {
+        let deadline = tokio::time::Instant::from_std(running.call.deadline());
+        let turn =
+            Arc::new(Mutex::new(Turn::Runs { running: Box::new(running), is_awaited: true }));
+        let guarded = Arc::downgrade(&turn);
+        let watchdog = tokio::runtime::Handle::try_current().ok();
+        let watchdog = watchdog.map(|runtime| runtime.spawn(watch(guarded, deadline)));
+        let watchdog = watchdog.map(|task| task.abort_handle());
+        Streaming { content, turn, left, watchdog }
+    }
+}
+
+/// Stops a guest whose wall clock has run out while its reader does not come for more: whoever reads
+/// slowly holds an instance no longer than anyone.
+async fn watch(turn: Weak<Mutex<Turn>>, deadline: tokio::time::Instant) {
+    /// How long to leave a reader that is at it.
+    const AGAIN: Duration = Duration::from_millis(10);
+    tokio::time::sleep_until(deadline).await;
+    while let Some(turn) = turn.upgrade() {
+        if let Some(mut turn) = turn.try_lock() {
+            if turn.stop() {
+                return;
+            }
+        }
+        drop(turn);
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+impl Turn {
     fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(running) = self.running.take() {
+        if let Turn::Runs { running, .. } = std::mem::replace(self, Turn::Over) {
             running.complete();
         }
         Poll::Ready(None)
     }
 
     fn fail(&mut self, otherwise: Ended) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.running.take() {
-            Some(mut running) => Poll::Ready(Some(Err(Box::new(running.fail(otherwise))))),
-            None => Poll::Ready(None),
+        match std::mem::replace(self, Turn::Over) {
+            Turn::Runs { mut running, .. } => {
+                Poll::Ready(Some(Err(Box::new(running.fail(otherwise)))))
+            }
+            Turn::Stopped(ended) => Poll::Ready(Some(Err(Box::new(ended)))),
+            Turn::Over => Poll::Ready(None),
+        }
+    }
+
+    /// Stops a guest that nobody waits for. Says whether there is nothing more to watch.
+    fn stop(&mut self) -> bool {
+        match self {
+            // Its reader has the same clock.
+            Turn::Runs { is_awaited: true, .. } => false,
+            Turn::Runs { running, .. } => {
+                running.call.flow.waits_for_reader();
+                let limit = running.call.limits.wall;
+                *self = Turn::Stopped(running.fail(Ended::TimedOut(limit)));
+                true
+            }
+            Turn::Stopped(_) | Turn::Over => true,
         }
     }
 }
@@ -184,26 +246,33 @@ impl http_body::Body for Streaming {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        let mut turn = this.turn.lock();
         let mut is_waiting = false;
         loop {
-            let Some(running) = this.running.as_mut() else { return Poll::Ready(None) };
-            if running.was_stopped() {
-                return this.fail(Ended::Incomplete);
-            }
+            let (running, is_awaited) = match &mut *turn {
+                Turn::Runs { running, is_awaited } if !running.was_stopped() => {
+                    (running, is_awaited)
+                }
+                _ => return turn.fail(Ended::Incomplete),
+            };
+            *is_awaited = true;
             match poll_content(&mut this.content, context) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    if let (Some(left), Some(data)) = (this.left.as_mut(), frame.data_ref()) {
-                        *left = left.saturating_sub(data.len() as u64);
+                    if let Some(data) = frame.data_ref() {
+                        let length = data.len() as u64;
+                        running.call.flow.sent(length);
+                        this.left = this.left.map(|left| left.saturating_sub(length));
                     }
+                    *is_awaited = false;
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Poll::Ready(Some(Err(_))) => return this.fail(Ended::Incomplete),
-                Poll::Ready(None) => return this.end(),
+                Poll::Ready(Some(Err(_))) => return turn.fail(Ended::Incomplete),
+                Poll::Ready(None) => return turn.end(),
                 // The guest has just run, and waits; so does its reader.
                 Poll::Pending if is_waiting => return Poll::Pending,
                 Poll::Pending if running.is_done() => {
                     if running.failure().is_some() {
-                        return this.fail(Ended::Incomplete);
+                        return turn.fail(Ended::Incomplete);
                     }
                     running.drop_store();
                 }
@@ -213,7 +282,11 @@ impl http_body::Body for Streaming {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.running.is_none() || self.content.is_end_stream()
+        match &*self.turn.lock() {
+            Turn::Runs { .. } => self.content.is_end_stream(),
+            Turn::Stopped(_) => false,
+            Turn::Over => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -223,11 +296,12 @@ impl http_body::Body for Streaming {
 
 impl Drop for Streaming {
     fn drop(&mut self) {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.abort();
+        }
         // A reader that knows the length stops after the last byte: the guest is not cancelled then.
-        if (self.left == Some(0) || self.content.is_end_stream())
-            && let Some(running) = self.running.take()
-        {
-            running.complete();
+        if self.left == Some(0) || self.content.is_end_stream() {
+            let _ = self.turn.lock().end();
         }
     }
 }

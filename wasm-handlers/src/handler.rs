@@ -122,7 +122,7 @@ fn admit(
         _ => Scheme::Http,
     };
     let bad = |error: wasmtime::Error| Ended::BadRequest(error.to_string());
-    let request = request.map(|body| body.map_err(guest::broken));
+    let request = request.map(|body| guest::Counted::new(body, call).map_err(guest::broken));
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(scheme, request).map_err(bad)?;
     let answering = Arc::clone(call);

@@ -3,6 +3,7 @@
 
 mod call;
 mod fetch;
+mod flow;
 mod limiter;
 mod log;
 mod meter;
@@ -18,6 +19,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 pub(crate) use call::Call;
 use fetch::Hooks;
 pub(crate) use fetch::broken;
+pub(crate) use flow::Counted;
 use limiter::Limiter;
 use log::LogPipe;
 
