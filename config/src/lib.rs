@@ -12,6 +12,7 @@ pub mod read;
 pub mod revision;
 pub mod site;
 pub mod units;
+pub mod usage;
 
 pub use fault::{Fault, Faults};
 pub use purge::{Mode, PurgeRequest, Selector};

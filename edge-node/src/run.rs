@@ -5,8 +5,9 @@ mod sockets;
 
 use crate::control_link::{
     Builder, Fleet, FleetError, FleetSettings, LinkStatus, LocalPurges, PurgeLog, PurgeSink,
-    Standalone, StandaloneError, Witness,
+    Standalone, StandaloneError, UsageReporter, Witness,
 };
+use crate::handlers::UsageBook;
 use crate::listen::{CertificateError, CertificateFiles, Certificates, Limits, Listeners};
 use crate::origin::{OriginSettings, Resolver, native_roots};
 use crate::serve::Edge;
@@ -171,12 +172,19 @@ pub async fn run_with(
     bound(&addresses);
     let edge_cache = cache.clone();
     let gauges = tokio::spawn(keep_gauges(cache, link.status(), shutdown.clone()));
+    let ended = CancellationToken::new();
+    let usage = link.usage(config.handlers.usage_every);
+    let usage = usage.map(|usage| tokio::spawn(usage.run(ended.clone())));
     let link = tokio::spawn(link.run(shutdown.clone()));
     shutdown.cancelled().await;
     if !listeners.drained(config.limits.drain).await {
         tracing::warn!("connections were still open when the time to drain was over");
     }
     let _ = link.await;
+    ended.cancel();
+    if let Some(usage) = usage {
+        let _ = usage.await;
+    }
     gauges.abort();
     let closing = edge_cache.clone();
     let _ = tokio::task::spawn_blocking(move || closing.close()).await;
@@ -337,12 +345,14 @@ impl Link {
         let cell = Arc::clone(cell);
         match &config.source {
             Source::SiteFile(path) => {
-                let builder = Builder::new(sandbox, Arc::clone(origins), Context::Standalone);
+                let builder = Builder::new(sandbox, Arc::clone(origins), Context::Standalone)
+                    .with_handlers(config.handlers.per_site, Arc::new(UsageBook::unread()));
                 let standalone = Standalone::open(path.clone(), builder, cell, sink).await?;
                 Ok(Link::Standalone(standalone))
             }
             Source::Control { url, join } => {
-                let builder = Builder::new(sandbox, Arc::clone(origins), Context::Fleet);
+                let builder = Builder::new(sandbox, Arc::clone(origins), Context::Fleet)
+                    .with_handlers(config.handlers.per_site, Arc::default());
                 let state_dir = config.state_dir.clone();
                 let settings = FleetSettings {
                     control: url.clone(),
@@ -373,6 +383,14 @@ impl Link {
         match self {
             Link::Fleet(_) => None,
             Link::Standalone(standalone) => Some(standalone.purges()),
+        }
+    }
+
+    /// What reports the usage of handlers, where there is somebody to report it to.
+    fn usage(&self, every: Duration) -> Option<UsageReporter> {
+        match self {
+            Link::Fleet(fleet) => Some(fleet.usage(every)),
+            Link::Standalone(_) => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the edge serves at one revision: every site with what it needs at run time, found by host.
 //! Immutable once made; may not do I/O, and is swapped whole so that a change never splits a request.
 
+use crate::handlers::{Gate, Runner};
 use crate::origin::{OriginPool, OriginSettings, Outside};
 use crate::routing::Router;
 use ahash::RandomState;
@@ -11,7 +12,6 @@ use std::sync::{Arc, OnceLock};
 use verge_cache::SiteName;
 use verge_config::Revision;
 use verge_config::site::{Domain, Site};
-use verge_handlers::Handler;
 
 /// Where the snapshot in force is found, lock-free; an exchange loads it once and keeps it.
 pub type SnapshotCell = arc_swap::ArcSwap<Snapshot>;
@@ -49,7 +49,9 @@ pub struct SiteRuntime {
     /// A pool for each origin, by name.
     pub origins: HashMap<String, Arc<OriginPool>, RandomState>,
     /// Each handler, ready to be called, by name.
-    pub handlers: HashMap<String, Arc<Handler>, RandomState>,
+    pub handlers: HashMap<String, Arc<Runner>, RandomState>,
+    /// How many requests of its handlers run at once.
+    pub gate: Arc<Gate>,
     outside: OnceLock<Arc<Outside>>,
 }
 
@@ -66,7 +68,9 @@ pub struct Parts {
     /// A pool for each origin, by name.
     pub origins: HashMap<String, Arc<OriginPool>, RandomState>,
     /// Each handler, by name.
-    pub handlers: HashMap<String, Arc<Handler>, RandomState>,
+    pub handlers: HashMap<String, Arc<Runner>, RandomState>,
+    /// How many requests of its handlers run at once.
+    pub gate: Arc<Gate>,
 }
 
 // === impl SiteRuntime ===
@@ -84,6 +88,7 @@ impl SiteRuntime {
             digest: parts.digest,
             origins: parts.origins,
             handlers: parts.handlers,
+            gate: parts.gate,
             outside: OnceLock::new(),
         }
     }
@@ -111,7 +116,7 @@ impl SiteRuntime {
 
     /// A handler of this site.
     #[must_use]
-    pub fn handler(&self, name: &str) -> Option<&Arc<Handler>> {
+    pub fn handler(&self, name: &str) -> Option<&Arc<Runner>> {
         self.handlers.get(name)
     }
 }

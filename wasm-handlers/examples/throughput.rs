@@ -50,6 +50,8 @@ async fn main() {
         limits: HandlerLimits { cpu: Duration::from_secs(5), ..HandlerLimits::default() },
         env: [].into(),
         fetch: Vec::new(),
+        on_failure: Default::default(),
+        breaker: Default::default(),
     };
     let handler = Handler::new(component, "site".into(), Arc::new(spec));
     let host: Arc<dyn Host> = Arc::new(Nowhere);

@@ -7,7 +7,6 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -19,6 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use wasmtime_wasi_http::WasiBody;
 
+use crate::guest::Call;
 use crate::outcome::Ended;
 use crate::running::Running;
 use crate::settings::limits;
@@ -51,6 +51,7 @@ pub(crate) async fn respond(
             {
                 return Err(running.fail(Ended::Incomplete));
             }
+            running.call.flow.sent(whole.left);
             running.complete();
             declare_length(&mut parts, &whole);
             Ok(Response::from_parts(parts, whole.boxed_unsync()))
@@ -209,14 +210,21 @@ struct Streaming {
     /// What is read already.
     frames: VecDeque<Frame<Bytes>>,
     content: WasiBody,
-    /// Gone once the content has ended, or the clock has run out.
-    guest: Arc<Mutex<Option<Running>>>,
-    wall: Duration,
+    guest: Arc<Mutex<Guest>>,
+    call: Arc<Call>,
     clock: Option<AbortHandle>,
     /// The reader knows how the content ended.
     is_over: bool,
     /// What is left of the length that the guest declared.
     left: Option<u64>,
+}
+
+/// What the reader of a guest's content and the guest's clock share.
+struct Guest {
+    /// Gone once the content has ended, or the clock has run out.
+    running: Option<Running>,
+    /// The reader waits for more, rather than the guest for its reader.
+    is_awaited: bool,
 }
 
 impl Streaming {
@@ -226,25 +234,30 @@ impl Streaming {
         running: Running,
         left: Option<u64>,
     ) -> Streaming {
-        let wall = running.call.limits.wall;
-        let deadline = Instant::from_std(running.call.deadline());
-        let guest = Arc::new(Mutex::new(Some(running)));
+        let call = Arc::clone(&running.call);
+        let (deadline, wall) = (Instant::from_std(call.deadline()), call.limits.wall);
+        let guest = Guest { running: Some(running), is_awaited: true };
+        let guest = Arc::new(Mutex::new(guest));
         let watched = Arc::clone(&guest);
         let clock = tokio::runtime::Handle::try_current().ok().map(|runtime| {
             let clock = runtime.spawn(async move {
                 tokio::time::sleep_until(deadline).await;
-                if let Some(mut running) = watched.lock().take() {
+                let mut guest = watched.lock();
+                if let Some(mut running) = guest.running.take() {
+                    if !guest.is_awaited {
+                        running.call.flow.waits_for_reader();
+                    }
                     running.fail(Ended::TimedOut(wall));
                 }
             });
             clock.abort_handle()
         });
-        Streaming { frames, content, guest, wall, clock, is_over: false, left }
+        Streaming { frames, content, guest, call, clock, is_over: false, left }
     }
 
     fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.is_over = true;
-        if let Some(running) = self.guest.lock().take() {
+        if let Some(running) = self.guest.lock().running.take() {
             running.complete();
         }
         Poll::Ready(None)
@@ -252,9 +265,9 @@ impl Streaming {
 
     fn fail(&mut self, otherwise: Ended) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.is_over = true;
-        let ended = match self.guest.lock().take() {
+        let ended = match self.guest.lock().running.take() {
             Some(mut running) => running.fail(otherwise),
-            None => Ended::TimedOut(self.wall),
+            None => Ended::TimedOut(self.call.limits.wall),
         };
         Poll::Ready(Some(Err(Box::new(ended))))
     }
@@ -265,14 +278,18 @@ impl Streaming {
             return Poll::Ready(Next::Frame(frame));
         }
         let mut guest = self.guest.lock();
-        let Some(running) = guest.as_mut() else { return Poll::Ready(Next::Broken) };
+        guest.is_awaited = true;
+        let Some(running) = guest.running.as_mut() else { return Poll::Ready(Next::Broken) };
         let mut is_waiting = false;
         loop {
             if running.was_stopped() {
                 return Poll::Ready(Next::Broken);
             }
             match poll_content(&mut self.content, context) {
-                Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Next::Frame(frame)),
+                Poll::Ready(Some(Ok(frame))) => {
+                    guest.is_awaited = false;
+                    return Poll::Ready(Next::Frame(frame));
+                }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Next::Broken),
                 Poll::Ready(None) => return Poll::Ready(Next::End),
                 // The guest has just run, and waits; so does its reader.
@@ -308,8 +325,10 @@ impl http_body::Body for Streaming {
         }
         match ready!(self.poll_next(context)) {
             Next::Frame(frame) => {
-                if let (Some(left), Some(data)) = (self.left.as_mut(), frame.data_ref()) {
-                    *left = left.saturating_sub(data.len() as u64);
+                if let Some(data) = frame.data_ref() {
+                    let length = data.len() as u64;
+                    self.call.flow.sent(length);
+                    self.left = self.left.map(|left| left.saturating_sub(length));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -320,7 +339,7 @@ impl http_body::Body for Streaming {
 
     fn is_end_stream(&self) -> bool {
         let is_read = self.frames.is_empty() && self.content.is_end_stream();
-        self.is_over || (is_read && self.guest.lock().is_some())
+        self.is_over || (is_read && self.guest.lock().running.is_some())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -334,7 +353,7 @@ impl Drop for Streaming {
             clock.abort();
         }
         // A reader that knows the length stops after the last byte: the guest is not cancelled then.
-        if let Some(running) = self.guest.lock().take()
+        if let Some(running) = self.guest.lock().running.take()
             && (self.left == Some(0) || (self.frames.is_empty() && self.content.is_end_stream()))
         {
             running.complete();

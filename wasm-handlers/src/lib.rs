@@ -21,7 +21,7 @@ mod ticker;
 pub use compile::compile_child;
 pub use handler::Handler;
 pub use host::{FetchError, Host, LogLine, LogStream};
-pub use outcome::{End, Ended, Usage};
+pub use outcome::{End, Ended, Usage, Verdict, seconds};
 pub use sandbox::{Component, LoadError, Sandbox, SandboxError};
 pub use settings::{CompileLimits, CompilerCommand, SandboxSettings, limits};
 

@@ -48,7 +48,7 @@ fn admit(
         _ => Scheme::Http,
     };
     let bad = |error: wasmtime::Error| Ended::BadRequest(error.to_string());
-    let request = request.map(guest::incoming);
+    let request = request.map(|body| guest::incoming(body, call));
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(scheme, request).map_err(bad)?;
     let answering = Arc::clone(call);

@@ -47,7 +47,7 @@ async fn serve(
     instance: &mut Instance,
     pre: &ServicePre<State>,
     request: Request<Body>,
-    call: &Call,
+    call: &Arc<Call>,
 ) -> wasmtime::Result<()> {
     let Instance { store, service, .. } = instance;
     let service = match service {
@@ -62,9 +62,9 @@ async fn answer(
     accessor: &Accessor<State>,
     service: &Service,
     request: Request<Body>,
-    call: &Call,
+    call: &Arc<Call>,
 ) -> wasmtime::Result<()> {
-    let request = request.map(guest::incoming);
+    let request = request.map(|body| guest::incoming(body, call));
     let (request, io) = accessor.with(|mut store| {
         let (request, io) = p3::Request::from_http(store.get().http().hooks, request);
         (request, Box::pin(io) as BoxFuture<'static, Result<(), wasmtime_wasi_http::Error>>)

@@ -4,21 +4,23 @@
 mod alike;
 mod compress_rule;
 mod document;
+mod failure;
 mod key_rule;
 mod pattern;
 mod validate;
 
 pub use compress_rule::{Coding, CompressRule, DEFAULT_COMPRESS_MIN, TypePattern};
 pub use document::{
-    CacheDocument, CompressDocument, CompressTable, HandlerDocument, LimitsDocument,
-    MAX_DOCUMENT_BYTES, OriginDocument, RedirectDocument, RouteDocument, SiteDocument,
-    StaticDocument, TimeoutsDocument, TtlDocument, UrlDocument,
+    BreakerDocument, CacheDocument, CompressDocument, CompressTable, HandlerDocument,
+    LimitsDocument, MAX_DOCUMENT_BYTES, OriginDocument, RedirectDocument, RouteDocument,
+    SiteDocument, StaticDocument, TimeoutsDocument, TtlDocument, UrlDocument,
 };
+pub use failure::{BreakerLimits, OnFailure};
 pub use key_rule::{KeyRule, MAX_KEY_NAMES, QueryKey};
 pub use pattern::{Captures, PathPattern};
 pub use validate::{
-    Context, MAX_CPU, MAX_DEBUG_TOKENS, MAX_DOMAINS, MAX_FETCHES, MAX_HANDLERS, MAX_MEMORY,
-    MAX_ORIGINS, MAX_REQUESTS, MAX_ROUTES, MAX_WALL, is_digest,
+    Context, MAX_CPU, MAX_DEBUG_TOKENS, MAX_DOMAINS, MAX_FETCHES, MAX_HANDLER_CONCURRENCY,
+    MAX_HANDLERS, MAX_MEMORY, MAX_ORIGINS, MAX_REQUESTS, MAX_ROUTES, MAX_WALL, is_digest,
 };
 
 use alike::Alike;
@@ -40,6 +42,8 @@ pub struct Site {
     pub handlers: BTreeMap<String, Arc<Handler>>,
     /// Its routes, in the order of the file; the first match wins.
     pub routes: Vec<Arc<Route>>,
+    /// The most of its handlers' requests at once on an edge; the edge's own limit when absent.
+    pub handler_concurrency: Option<u32>,
     /// Whether request directives (`Cache-Control: no-cache` and so on) are honoured.
     pub client_cache_control: ClientCacheControl,
     /// SHA-256 of the tokens whose holders get explanations in responses.
@@ -125,6 +129,10 @@ pub struct Handler {
     pub env: BTreeMap<String, String>,
     /// Hosts outside the site that it may call: exact names or `*.example.com`, with an optional port.
     pub fetch: Vec<String>,
+    /// What visitors get while it keeps failing.
+    pub on_failure: OnFailure,
+    /// When it counts as one that keeps failing.
+    pub breaker: BreakerLimits,
 }
 
 /// Where a component is.

@@ -3,6 +3,7 @@
 
 use super::client::ClientError;
 use super::session::SessionError;
+use crate::handlers::{Gate, Runner, UsageBook};
 use crate::origin::{AddressClass, OriginPool, OriginSettings, classify};
 use crate::snapshot::{Parts, SiteRuntime};
 use ahash::RandomState;
@@ -11,6 +12,7 @@ use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
+use verge_config::process::edge::HandlerHost;
 use verge_config::site::{ComponentRef, Context, Origin, Site, SiteDocument};
 use verge_config::{Faults, Revision};
 use verge_handlers::{Handler, Sandbox};
@@ -57,6 +59,8 @@ pub struct Builder {
     sandbox: Sandbox,
     origins: Arc<OriginSettings>,
     context: Context,
+    per_site: u32,
+    usage: Arc<UsageBook>,
 }
 
 /// What is to be built.
@@ -74,7 +78,19 @@ impl Builder {
     /// A builder for a fleet's edge or a standalone one.
     #[must_use]
     pub fn new(sandbox: Sandbox, origins: Arc<OriginSettings>, context: Context) -> Builder {
-        Builder { sandbox, origins, context }
+        let per_site = HandlerHost::default().per_site;
+        Builder { sandbox, origins, context, per_site, usage: Arc::new(UsageBook::unread()) }
+    }
+
+    /// As it is, with so many requests of one site's handlers at once, and what they use in this book.
+    #[must_use]
+    pub fn with_handlers(self, per_site: u32, usage: Arc<UsageBook>) -> Builder {
+        Builder { per_site, usage, ..self }
+    }
+
+    /// Where it counts what handlers use.
+    pub(super) fn usage(&self) -> &Arc<UsageBook> {
+        &self.usage
     }
 
     /// The runtime of a document. Pools of origins that are as they were are taken over from
@@ -88,7 +104,7 @@ impl Builder {
         let site = Site::from_document(&wanted.document, self.context);
         let site = site.map_err(BuildError::Refused)?;
         self.check_origins(&site).map_err(BuildError::Refused)?;
-        let handlers = self.handlers(&site, components).await?;
+        let handlers = self.handlers(&site, wanted.version, components, previous).await?;
         let origins = site
             .origins
             .iter()
@@ -98,6 +114,7 @@ impl Builder {
             version: wanted.version,
             revision: wanted.revision,
             digest: digest(&wanted.document).into(),
+            gate: self.gate(&site, previous),
             site: Arc::new(site),
             origins,
             handlers,
@@ -131,8 +148,10 @@ impl Builder {
     async fn handlers(
         &self,
         site: &Site,
+        version: u64,
         components: &dyn Components,
-    ) -> Result<HashMap<String, Arc<Handler>, RandomState>, BuildError> {
+        previous: Option<&Arc<SiteRuntime>>,
+    ) -> Result<HashMap<String, Arc<Runner>, RandomState>, BuildError> {
         let mut handlers = HashMap::default();
         let (mut faults, mut later) = (Faults::default(), false);
         for (name, spec) in &site.handlers {
@@ -149,7 +168,10 @@ impl Builder {
             match self.sandbox.load(bytes).await {
                 Ok(component) => {
                     let handler = Handler::new(component, Arc::clone(&site.name), Arc::clone(spec));
-                    handlers.insert(name.clone(), Arc::new(handler));
+                    let usage = self.usage.counters(&site.name, &spec.name, version);
+                    let previous = previous.and_then(|previous| previous.handler(name));
+                    let runner = Runner::new(handler, spec, usage, previous);
+                    handlers.insert(name.clone(), Arc::new(runner));
                 }
                 Err(error) => faults.add(place, error.to_string()),
             }
@@ -158,6 +180,15 @@ impl Builder {
             Err(faults) if later => Err(BuildError::Later(faults)),
             result => result.map_err(BuildError::Refused),
         }
+    }
+
+    /// The gate of a site: the one before where it is as wide, with all who are in it.
+    fn gate(&self, site: &Site, previous: Option<&Arc<SiteRuntime>>) -> Arc<Gate> {
+        let most = site.handler_concurrency.map_or(self.per_site, |own| own.min(self.per_site));
+        previous
+            .map(|previous| &previous.gate)
+            .filter(|gate| gate.most() == most)
+            .map_or_else(|| Arc::new(Gate::new(most)), Arc::clone)
     }
 
     fn pool(&self, origin: &Arc<Origin>, previous: Option<&Arc<SiteRuntime>>) -> Arc<OriginPool> {

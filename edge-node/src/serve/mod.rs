@@ -35,11 +35,14 @@ use std::sync::Arc;
 use verge_cache::{Cache, Source};
 use verge_config::site::{CacheMode, CachePolicy, CachePosition, Route, Target};
 
+/// What edges alone are told of how long a response is fresh.
+const VERGE_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("verge-cdn-cache-control");
+
 /// Fields of a response that are for edges alone.
 const FOR_EDGES: [HeaderName; 3] = [
     HeaderName::from_static("cache-tag"),
     HeaderName::from_static("surrogate-key"),
-    HeaderName::from_static("verge-cdn-cache-control"),
+    VERGE_CDN_CACHE_CONTROL,
 ];
 
 /// What requests are served with.
@@ -270,7 +273,21 @@ impl Edge {
             let source = watched(Arc::new(source), debugging);
             return self.cached(site, &route.cache, source, &request).await;
         }
-        let response = guest.call(&request, content).await.map_err(EdgeError::Handler)?;
+        let response = match guest.admit() {
+            Ok(ticket) => {
+                guest.call(ticket, &request, content).await.map_err(EdgeError::Handler)?
+            }
+            Err(ended) => {
+                let pool = guest.stand_in().ok_or(EdgeError::Handler(ended))?;
+                if matches!(route.cache.position, CachePosition::Behind | CachePosition::Both) {
+                    let policy = &route.cache;
+                    return self
+                        .through_cache(site, policy, pool, request, content, debugging)
+                        .await;
+                }
+                origin_source::send(&pool, &request, content).await?
+            }
+        };
         if before {
             let key = request.key(site, &route.cache);
             return Ok(self.passed(&key, response, bypass_reason(&request)));

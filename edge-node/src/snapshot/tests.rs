@@ -26,6 +26,7 @@ fn site(name: &str, revision: u64, domains: &[Domain]) -> Arc<SiteRuntime> {
         origins: BTreeMap::new(),
         handlers: BTreeMap::new(),
         routes: vec![Arc::new(route)],
+        handler_concurrency: None,
         client_cache_control: ClientCacheControl::Honour,
         debug_tokens: Vec::new(),
     };
@@ -36,6 +37,7 @@ fn site(name: &str, revision: u64, domains: &[Domain]) -> Arc<SiteRuntime> {
         digest: "".into(),
         origins: HashMap::default(),
         handlers: HashMap::default(),
+        gate: Arc::new(Gate::new(1)),
     }))
 }
 

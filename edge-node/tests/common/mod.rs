@@ -60,6 +60,7 @@ pub async fn serve_with(site: &str, limits: Limits) -> Served {
         digest: Arc::from("test"),
         origins,
         handlers: Default::default(),
+        gate: Arc::new(verge_edge::handlers::Gate::new(1)),
     });
     let snapshot = Snapshot::new(Revision(1), [Arc::new(runtime)]);
     let edge = Arc::new(Edge {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use verge_config::site::HandlerLimits;
 use wasmtime_wasi_http::WasiBody;
 
+use super::flow::Flow;
 use super::log::Log;
 use super::meter::Meter;
 use crate::host::{Host, LogLine, LogStream};
@@ -33,6 +34,8 @@ pub(crate) struct Call {
     pub(super) fetches: AtomicU32,
     pub(super) peak_memory: AtomicU64,
     pub(super) memory_refused: AtomicBool,
+    /// What has flowed of the request's content and of the response's.
+    pub(crate) flow: Flow,
 }
 
 impl Call {
@@ -53,6 +56,7 @@ impl Call {
             fetches: AtomicU32::new(0),
             peak_memory: AtomicU64::new(0),
             memory_refused: AtomicBool::new(false),
+            flow: Flow::default(),
         })
     }
 
@@ -139,6 +143,9 @@ impl Call {
             peak_memory: self.peak_memory.load(Ordering::Relaxed),
             fetches: self.fetches.load(Ordering::Relaxed),
             log_bytes,
+            bytes_in: self.flow.bytes_in(),
+            bytes_out: self.flow.bytes_out(),
+            waits_for_visitor: self.flow.waits_for_visitor(),
         };
         self.host.ended(end, &usage);
     }

@@ -3,6 +3,7 @@
 
 mod call;
 mod fetch;
+mod flow;
 mod limiter;
 mod log;
 mod meter;
@@ -20,6 +21,7 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 pub(crate) use call::Call;
 use fetch::Hooks;
+use flow::Counted;
 use limiter::Limiter;
 use log::{LogPipe, Seat};
 
@@ -59,8 +61,8 @@ impl State {
 }
 
 /// A request's content, as a guest reads it.
-pub(crate) fn incoming(body: Body) -> WasiBody {
-    body.map_err(fetch::broken).boxed_unsync()
+pub(crate) fn incoming(body: Body, call: &Arc<Call>) -> WasiBody {
+    Counted::new(body, call).map_err(fetch::broken).boxed_unsync()
 }
 
 /// Everything that a guest may import. Components of the newer contract import interfaces of the older

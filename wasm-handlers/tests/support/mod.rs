@@ -62,6 +62,8 @@ pub fn spec(limits: HandlerLimits, env: &[(&str, &str)]) -> Arc<Spec> {
         limits,
         env: env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
         fetch: Vec::new(),
+        on_failure: Default::default(),
+        breaker: Default::default(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The handlers of a site: where their components are and what a request may use. Opens none.
 
-use super::{Context, hosts, over};
+use super::{Context, failure, hosts, over};
 use crate::Faults;
 use crate::check::MS;
 use crate::read::key_notation;
@@ -44,6 +44,8 @@ pub(super) fn check(
         limits: limits(path, raw.limits.as_ref(), faults),
         env: raw.env.clone(),
         fetch: fetch(path, &raw.fetch, faults),
+        on_failure: failure::on_failure(path, raw.on_failure.as_deref(), faults),
+        breaker: failure::breaker(path, raw.breaker.as_ref(), faults),
     }
 }
 
