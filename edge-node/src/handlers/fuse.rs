@@ -103,12 +103,12 @@ impl Fuse {
         let was_closed = self.is_closed.swap(breaker.is_closed(), Ordering::AcqRel);
         let Some(change) = change else { return };
         let (site, handler) = (&*self.site, &*self.handler);
-        let metrics = telemetry::metrics();
+        let metrics = &telemetry::metrics().handlers;
         match change {
             Change::Opened(wait) => {
-                metrics.breaker_opened.inc();
+                metrics.opened.inc();
                 if was_closed {
-                    metrics.breakers_open.inc();
+                    metrics.open.inc();
                 }
                 tracing::warn!(
                     target: "handler", site, handler, seconds = seconds(wait),
@@ -117,12 +117,12 @@ impl Fuse {
                 );
             }
             Change::HalfOpened => {
-                metrics.breaker_probed.inc();
+                metrics.probed.inc();
                 tracing::info!(target: "handler", site, handler, "the handler is tried again");
             }
             Change::Closed => {
-                metrics.breaker_closed.inc();
-                metrics.breakers_open.dec();
+                metrics.closed.inc();
+                metrics.open.dec();
                 tracing::info!(target: "handler", site, handler, "the handler answers again");
             }
         }
@@ -133,7 +133,7 @@ impl Drop for Fuse {
     fn drop(&mut self) {
         // Its handler is no longer in force.
         if !self.is_closed.load(Ordering::Relaxed) {
-            telemetry::metrics().breakers_open.dec();
+            telemetry::metrics().handlers.open.dec();
         }
     }
 }

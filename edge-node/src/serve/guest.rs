@@ -97,7 +97,7 @@ impl Guest {
             self.log(&LogLine { stream: LogStream::Host, message: ended.to_string() });
         }
         let end = End::Failed(ended.clone());
-        telemetry::metrics().handler(&end);
+        telemetry::metrics().handlers.ended(&end);
         self.runner.usage.add(&end, &Usage::default());
     }
 
@@ -198,9 +198,9 @@ impl Host for Outside {
     }
 
     fn ended(&self, end: &End, usage: &Usage) {
-        let metrics = telemetry::metrics();
-        metrics.handler(end);
-        metrics.handler_ran(usage.wall);
+        let metrics = &telemetry::metrics().handlers;
+        metrics.ended(end);
+        metrics.ran(usage.wall);
         self.guest.runner.usage.add(end, usage);
         // A handler that waits for its visitor is not slow by itself: visitors must not be able to
         // trip its breaker.

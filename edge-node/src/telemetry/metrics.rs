@@ -57,16 +57,8 @@ pub struct Metrics {
     pub origin: Destination,
     /// Requests of handlers to outside hosts.
     pub outside: Destination,
-    handler_ends: Vec<IntCounter>,
-    handler_duration: Histogram,
-    /// Breakers of handlers that have tripped.
-    pub breaker_opened: IntCounter,
-    /// Breakers that began to try again.
-    pub breaker_probed: IntCounter,
-    /// Breakers that have closed again.
-    pub breaker_closed: IntCounter,
-    /// Breakers that are not closed now.
-    pub breakers_open: IntGauge,
+    /// Handlers and their breakers.
+    pub handlers: Handlers,
     /// Reports of usage that did not get to the control plane; they are sent again.
     pub usage_unsent: IntCounter,
     /// Connections accepted.
@@ -98,6 +90,20 @@ pub struct Metrics {
     config_applied_at: AtomicU64,
     /// Log lines dropped since their reader was too slow.
     pub log_lines_dropped: IntCounter,
+}
+
+/// Handlers, by how their requests ended and what their breakers do.
+pub struct Handlers {
+    ends: Vec<IntCounter>,
+    duration: Histogram,
+    /// Breakers that have tripped.
+    pub opened: IntCounter,
+    /// Breakers that began to try again.
+    pub probed: IntCounter,
+    /// Breakers that have closed again.
+    pub closed: IntCounter,
+    /// Breakers that are not closed now.
+    pub open: IntGauge,
 }
 
 /// Requests to one kind of place, by result.
@@ -141,22 +147,11 @@ impl Metrics {
                 "outside_requests_total",
                 "Handlers' requests to outside hosts, by result.",
             )?,
-            handler_ends: labelled(
-                &r,
-                "handlers_runs_total",
-                "Handler runs, by how they ended.",
-                "end",
-                End::NAMES,
-            )?,
-            handler_duration: histogram(&r, "handlers_run_duration_seconds", "Handler runs.")?,
-            breaker_opened: counter(&r, "handlers_breaker_opened_total", "Breakers tripped.")?,
-            breaker_probed: counter(&r, "handlers_breaker_probed_total", "Breakers half open.")?,
-            breaker_closed: counter(&r, "handlers_breaker_closed_total", "Breakers closed again.")?,
-            breakers_open: gauge(&r, "handlers_breakers_open", "Breakers not closed.")?,
+            handlers: Handlers::new(&r)?,
             usage_unsent: counter(
                 &r,
                 "control_link_usage_unsent_total",
-                "Reports of usage that must be sent again.",
+                "Usage to be sent again.",
             )?,
             connections: counter(&r, "listen_connections_total", "Connections accepted.")?,
             connections_refused: counter(&r, "listen_connections_refused_total", "Refused.")?,
@@ -228,18 +223,6 @@ impl Metrics {
         InFlight(&self.connections_open)
     }
 
-    /// Counts a request for a handler by its end.
-    pub fn handler(&self, end: &End) {
-        if let Some(counter) = self.handler_ends.get(end.index()) {
-            counter.inc();
-        }
-    }
-
-    /// Counts how long a handler ran.
-    pub fn handler_ran(&self, duration: Duration) {
-        self.handler_duration.observe(duration.as_secs_f64());
-    }
-
     /// Notes that a configuration came into force now.
     pub fn config_applied(&self) {
         self.config_applied_at.store(unix_seconds(), Ordering::Relaxed);
@@ -272,6 +255,34 @@ impl Metrics {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+// === impl Handlers ===
+
+impl Handlers {
+    fn new(r: &Registry) -> Result<Handlers, prometheus::Error> {
+        let runs = "Requests for handlers, by how they ended.";
+        Ok(Handlers {
+            ends: labelled(r, "handlers_runs_total", runs, "end", End::NAMES)?,
+            duration: histogram(r, "handlers_run_duration_seconds", "Handler runs.")?,
+            opened: counter(r, "handlers_breaker_opened_total", "Breakers tripped.")?,
+            probed: counter(r, "handlers_breaker_probed_total", "Breakers half open.")?,
+            closed: counter(r, "handlers_breaker_closed_total", "Breakers closed again.")?,
+            open: gauge(r, "handlers_breakers_open", "Breakers not closed.")?,
+        })
+    }
+
+    /// Counts a request by its end.
+    pub fn ended(&self, end: &End) {
+        if let Some(counter) = self.ends.get(end.index()) {
+            counter.inc();
+        }
+    }
+
+    /// Counts how long a request ran.
+    pub fn ran(&self, duration: Duration) {
+        self.duration.observe(duration.as_secs_f64());
     }
 }
 
@@ -392,7 +403,7 @@ mod tests {
         metrics.request(StatusCode::OK, Some(Outcome::Hit), 5, Duration::from_millis(1));
         metrics.request(StatusCode::BAD_GATEWAY, None, 0, Duration::from_secs(60));
         let limit = Duration::from_millis(50);
-        metrics.handler(&End::Failed(verge_handlers::Ended::OutOfCpu(limit)));
+        metrics.handlers.ended(&End::Failed(verge_handlers::Ended::OutOfCpu(limit)));
         metrics.origin.request(Ok(StatusCode::NOT_FOUND));
         metrics.origin.request(Err(&OriginError::HeadTooLarge));
         let guard = metrics.in_flight();
