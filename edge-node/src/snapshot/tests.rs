@@ -54,6 +54,21 @@ fn name(snapshot: &Snapshot, host: &str) -> Option<String> {
 }
 
 #[test]
+fn each_site_has_its_own_way_outside_and_keeps_it_over_versions() {
+    let settings = Arc::new(OriginSettings {
+        allow_private: false,
+        edge_id: "edge".into(),
+        resolver: Arc::default(),
+        roots: Arc::new(rustls::RootCertStore::empty()),
+        own: Arc::from([]),
+    });
+    let [one, other, next] = [("a", 1), ("b", 1), ("a", 2)].map(|(name, n)| site(name, n, &[]));
+    assert!(!Arc::ptr_eq(one.outside(&settings), other.outside(&settings)));
+    let next = Arc::into_inner(next).unwrap().after(Some(&one));
+    assert!(Arc::ptr_eq(one.outside(&settings), next.outside(&settings)));
+}
+
+#[test]
 fn exact_then_longest_wildcard_then_any() {
     let sites = [
         site("apex", 1, &[exact("shop.example"), exact("[::1]"), exact("127.0.0.1")]),
