@@ -20,7 +20,9 @@ pub const CONTRACTS: &str = "wasi:http/incoming-handler@0.2 nor wasi:http/handle
 pub enum NoComponent {
     /// They are a core module.
     Module,
-    /// They are not WebAssembly, or damaged.
+    /// They are not WebAssembly at all.
+    Foreign,
+    /// They begin as WebAssembly does and go on as it does not.
     Damaged(String),
 }
 
@@ -42,6 +44,9 @@ impl Contract {
 /// When the bytes are no component.
 pub fn exports(bytes: &[u8]) -> Result<Vec<String>, NoComponent> {
     let damaged = |error: wasmparser::BinaryReaderError| NoComponent::Damaged(error.to_string());
+    if !bytes.starts_with(b"\0asm") {
+        return Err(NoComponent::Foreign);
+    }
     let mut depth = 0_usize;
     let mut names = Vec::new();
     for payload in Parser::new(0).parse_all(bytes) {
@@ -86,7 +91,9 @@ mod tests {
     fn a_core_module_is_told_from_what_is_no_webassembly() {
         assert_eq!(exports(b"\0asm\x0d\0\x01\0"), Ok(vec![]));
         assert_eq!(exports(b"\0asm\x01\0\0\0"), Err(NoComponent::Module));
-        assert!(matches!(exports(b"hello, world"), Err(NoComponent::Damaged(_))));
-        assert!(matches!(exports(b""), Err(NoComponent::Damaged(_))));
+        assert_eq!(exports(b"hello, world"), Err(NoComponent::Foreign));
+        assert_eq!(exports(b""), Err(NoComponent::Foreign));
+        let cut = b"\0asm\x0d\0\x01\0\x07\xc8";
+        assert!(matches!(exports(cut), Err(NoComponent::Damaged(_))));
     }
 }

@@ -13,7 +13,8 @@ pub(crate) fn validate(bytes: &[u8]) -> Result<(), String> {
         NoComponent::Module => "this is a core module, not a component; build for the target \
                                 wasm32-wasip2, or wrap it with `wasm-tools component new`"
             .to_owned(),
-        NoComponent::Damaged(error) => format!("not WebAssembly: {error}"),
+        NoComponent::Foreign => "not WebAssembly".to_owned(),
+        NoComponent::Damaged(error) => format!("not a valid component: {error}"),
     })?;
     // What edges do not offer is refused here already, where its author reads why.
     let features = WasmFeatures::default()

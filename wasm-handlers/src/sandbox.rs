@@ -181,6 +181,7 @@ impl Sandbox {
         }
         let exports = exports(&component).map_err(|reason| match reason {
             NoComponent::Module => LoadError::Module,
+            NoComponent::Foreign => LoadError::Invalid("not WebAssembly".to_owned()),
             NoComponent::Damaged(error) => LoadError::Invalid(error),
         })?;
         let target = match Contract::of(&exports) {

@@ -71,6 +71,7 @@ fn contract(component: &[u8]) -> Result<Contract, Failure> {
     let exports = exports(component).map_err(|reason| {
         Failure::Invalid(match reason {
             NoComponent::Module => "a core module".to_owned(),
+            NoComponent::Foreign => "not WebAssembly".to_owned(),
             NoComponent::Damaged(error) => error,
         })
     })?;

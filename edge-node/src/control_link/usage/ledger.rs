@@ -90,8 +90,8 @@ impl Ledger {
 
     /// What is to be sent: the sealed batch, or the question how far the control plane is.
     pub(super) fn report(&self) -> Option<UsageReport> {
-        let asks = !self.is_confirmed && !(self.open.is_empty() && self.suspect.is_empty());
-        (self.sealed.is_some() || asks)
+        let has_more = !self.open.is_empty() || !self.suspect.is_empty();
+        (self.sealed.is_some() || (has_more && !self.is_confirmed))
             .then(|| UsageReport { epoch: self.epoch.clone(), batch: self.sealed.clone() })
     }
 
