@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit};
 
-use verge_config::component::{CONTRACTS, Contract, NoComponent, exports};
+use verge_config::component::{Contract, NoComponent, exports};
 
 use super::{environment, exit};
 use crate::engine;
@@ -66,7 +66,7 @@ fn confine() -> io::Result<()> {
     Ok(())
 }
 
-/// The contract that the component is compiled for.
+/// The contract that the component is compiled for: the older one where it fulfils none.
 fn contract(component: &[u8]) -> Result<Contract, Failure> {
     let exports = exports(component).map_err(|reason| {
         Failure::Invalid(match reason {
@@ -75,8 +75,7 @@ fn contract(component: &[u8]) -> Result<Contract, Failure> {
             NoComponent::Damaged(error) => error,
         })
     })?;
-    Contract::of(&exports)
-        .ok_or_else(|| Failure::Invalid(format!("it exports neither {CONTRACTS}")))
+    Ok(Contract::of(&exports).unwrap_or(Contract::Incoming))
 }
 
 fn from_environment(name: &str) -> Option<u64> {
