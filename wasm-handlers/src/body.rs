@@ -236,7 +236,7 @@ impl Streaming {
     ) -> Streaming {
         let call = Arc::clone(&running.call);
         let (deadline, wall) = (Instant::from_std(call.deadline()), call.limits.wall);
-        let guest = Guest { running: Some(running), is_awaited: true };
+        let guest = Guest { running: Some(running), is_awaited: frames.is_empty() };
         let guest = Arc::new(Mutex::new(guest));
         let watched = Arc::clone(&guest);
         let clock = tokio::runtime::Handle::try_current().ok().map(|runtime| {
@@ -274,10 +274,11 @@ impl Streaming {
 
     /// What comes next, as far as the guest gets now.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        let mut guest = self.guest.lock();
         if let Some(frame) = self.frames.pop_front() {
+            guest.is_awaited = false;
             return Poll::Ready(Next::Frame(frame));
         }
-        let mut guest = self.guest.lock();
         guest.is_awaited = true;
         let Some(running) = guest.running.as_mut() else { return Poll::Ready(Next::Broken) };
         let mut is_waiting = false;
