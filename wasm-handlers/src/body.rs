@@ -275,7 +275,9 @@ impl Streaming {
     /// What comes next, as far as the guest gets now.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next> {
         let mut guest = self.guest.lock();
-        if let Some(frame) = self.frames.pop_front() {
+        if guest.running.is_some()
+            && let Some(frame) = self.frames.pop_front()
+        {
             guest.is_awaited = false;
             return Poll::Ready(Next::Frame(frame));
         }
