@@ -43,7 +43,7 @@ impl Tenant<'_> {
     fn text(&self, origin: &Origin) -> String {
         let Tenant { name, domain, digest, more } = self;
         let rest = format!(
-            "[handlers.guest]\ncomponent = {digest:?}\n{more}\n\n\
+            "[handlers.guest]\ncomponent = {digest:?}\nbreaker = {{ failures = 100000 }}\n{more}\n\n\
              [[routes]]\npath = \"/plain/*\"\norigin = \"web\"\n\n\
              [[routes]]\npath = \"/*\"\nhandler = \"guest\"\norigin = \"web\"\n"
         );
