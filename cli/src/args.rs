@@ -1,7 +1,8 @@
 //! What can be typed: the commands, the flags that all share, and the exit codes. Does nothing.
 
 use crate::commands::{
-    activate, deploy, dev, edges, explain, init, login, purge, rollback, sites, tokens, versions,
+    activate, deploy, dev, edges, explain, init, login, purge, rollback, sites, tokens, usage,
+    versions,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -76,6 +77,8 @@ pub(crate) enum Command {
     Purge(purge::PurgeArgs),
     /// List the edges and how far they are behind.
     Edges(edges::EdgesArgs),
+    /// Show what handlers have used: requests, CPU time, memory, bytes.
+    Usage(usage::UsageArgs),
     /// Make, list and revoke tokens.
     Tokens(tokens::TokensArgs),
     /// Say what the edges would do with a URL, and why.

@@ -3,6 +3,7 @@
 
 pub mod api;
 mod check;
+pub mod component;
 pub mod fault;
 pub mod feed;
 pub mod process;
@@ -12,6 +13,7 @@ pub mod revision;
 pub mod secrets;
 pub mod site;
 pub mod units;
+pub mod usage;
 
 pub use fault::{Fault, Faults};
 pub use purge::{Mode, PurgeRequest, Selector};

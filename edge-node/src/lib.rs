@@ -6,6 +6,7 @@ pub mod admit;
 pub mod body;
 pub mod control_link;
 pub mod front;
+pub mod handlers;
 pub mod listen;
 pub mod origin;
 pub mod respond;

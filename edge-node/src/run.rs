@@ -5,10 +5,11 @@ mod sockets;
 
 use crate::control_link::{
     Builder, Fleet, FleetError, FleetSettings, LinkStatus, LocalPurges, PurgeLog, PurgeSink,
-    Standalone, StandaloneError, Witness,
+    Standalone, StandaloneError, UsageReporter, Witness,
 };
+use crate::handlers::UsageBook;
 use crate::listen::{CertificateError, CertificateFiles, Certificates, Limits, Listeners};
-use crate::origin::{OriginSettings, Outside, Resolver, native_roots};
+use crate::origin::{OriginSettings, Resolver, native_roots};
 use crate::secrets::{self, SecretsError};
 use crate::serve::Edge;
 use crate::snapshot::{Snapshot, SnapshotCell};
@@ -16,7 +17,7 @@ use crate::telemetry;
 use hooks::Hooks;
 use sockets::{Sockets, tell, write_addresses};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,7 +151,7 @@ pub async fn run_with(
         id: Arc::clone(&config.name),
         snapshot: Arc::clone(&cell),
         cache: cache.clone(),
-        outside: Arc::new(Outside::new(Arc::clone(&origins))),
+        origins: Arc::clone(&origins),
     });
     let hooks = Arc::new(Hooks {
         edge: Arc::clone(&edge),
@@ -177,12 +178,19 @@ pub async fn run_with(
     bound(&addresses);
     let edge_cache = cache.clone();
     let gauges = tokio::spawn(keep_gauges(cache, link.status(), shutdown.clone()));
+    let ended = CancellationToken::new();
+    let usage = link.usage(config.handlers.usage_every);
+    let usage = usage.map(|usage| tokio::spawn(usage.run(ended.clone())));
     let link = tokio::spawn(link.run(shutdown.clone()));
     shutdown.cancelled().await;
     if !listeners.drained(config.limits.drain).await {
         tracing::warn!("connections were still open when the time to drain was over");
     }
     let _ = link.await;
+    ended.cancel();
+    if let Some(usage) = usage {
+        let _ = usage.await;
+    }
     gauges.abort();
     let closing = edge_cache.clone();
     let _ = tokio::task::spawn_blocking(move || closing.close()).await;
@@ -244,8 +252,14 @@ fn builder(
     };
     let secrets =
         config.secrets.as_deref().map_or_else(|| Ok(Secrets::default()), secrets::read)?;
-    let origins = Arc::clone(origins);
-    Ok(Builder::new(sandbox, origins, context).with_secrets(Arc::new(secrets)))
+    // A standalone edge has nobody who would read what its handlers use.
+    let usage = match config.source {
+        Source::SiteFile(_) => Arc::new(UsageBook::unread()),
+        Source::Control { .. } => Arc::default(),
+    };
+    Ok(Builder::new(sandbox, Arc::clone(origins), context)
+        .with_secrets(Arc::new(secrets))
+        .with_handlers(config.handlers.per_site, usage))
 }
 
 fn certificates(config: &EdgeConfig) -> Result<Option<Arc<Certificates>>, RunError> {
@@ -290,7 +304,11 @@ fn limits(config: &EdgeConfig) -> Limits {
 }
 
 fn origin_settings(config: &EdgeConfig, addresses: &Addresses) -> OriginSettings {
-    let own = addresses.http.iter().chain(&addresses.https).chain(&addresses.admin);
+    let control = match &config.source {
+        Source::Control { url, .. } => addresses_in(url),
+        Source::SiteFile(_) => Vec::new(),
+    };
+    let own = addresses.http.iter().chain(&addresses.https).chain(&addresses.admin).chain(&control);
     OriginSettings {
         allow_private: config.allow_private_origins,
         edge_id: Arc::clone(&config.name),
@@ -298,6 +316,22 @@ fn origin_settings(config: &EdgeConfig, addresses: &Addresses) -> OriginSettings
         roots: native_roots(),
         own: own.copied().collect(),
     }
+}
+
+/// Where a URL leads that says so itself. A control plane on this machine or at a private address is
+/// nothing that a site may reach; one under a public name takes nobody without a token.
+fn addresses_in(url: &str) -> Vec<SocketAddr> {
+    let Ok(url) = url.parse::<http::Uri>() else { return Vec::new() };
+    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let found = match host.parse::<IpAddr>() {
+        Ok(address) => vec![address],
+        Err(_) if host.eq_ignore_ascii_case("localhost") => {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        }
+        Err(_) => Vec::new(),
+    };
+    found.into_iter().map(|address| SocketAddr::new(address, port)).collect()
 }
 
 /// The sandbox, and the folder that goes when the edge does, where it has none of its own.
@@ -374,6 +408,14 @@ impl Link {
         match self {
             Link::Fleet(_) => None,
             Link::Standalone(standalone) => Some(standalone.purges()),
+        }
+    }
+
+    /// What reports the usage of handlers, where there is somebody to report it to.
+    fn usage(&self, every: Duration) -> Option<UsageReporter> {
+        match self {
+            Link::Fleet(fleet) => Some(fleet.usage(every)),
+            Link::Standalone(_) => None,
         }
     }
 

@@ -122,6 +122,26 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         "the control link ends at the snapshot",
     ),
     (
+        "edge-node/src/handlers",
+        &["crate::serve", "crate::front", "crate::listen", "crate::control_link", "verge_cache"],
+        "what is kept beside a handler knows no way of a request",
+    ),
+    (
+        "edge-node/src/handlers/breaker.rs",
+        &["tokio", "parking_lot", "Instant::now", "crate::telemetry"],
+        "a breaker takes `now`",
+    ),
+    (
+        "edge-node/src/control_link/usage/ledger.rs",
+        &["tokio", "std::fs", "rand::", "SystemTime::now", "super::super"],
+        "a ledger is numbers and sums",
+    ),
+    (
+        "control-plane/src/usage.rs",
+        &["tokio::", "axum", "sqlx", "crate::store", "crate::api"],
+        "what counts of a report is decided on values",
+    ),
+    (
         "edge-node/src/admit",
         &["crate::front", "crate::control_link", "verge_cache", "verge_handlers", "tokio"],
         "admission judges a request and answers nothing",

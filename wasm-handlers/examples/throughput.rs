@@ -52,6 +52,8 @@ async fn main() {
         config: [].into(),
         fetch: Vec::new(),
         grants: [].into(),
+        on_failure: Default::default(),
+        breaker: Default::default(),
     };
     let handler = Handler::new(component, "site".into(), Arc::new(spec));
     let host: Arc<dyn Host> = Arc::new(Nowhere);

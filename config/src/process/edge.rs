@@ -127,9 +127,15 @@ pub struct EdgeLimits {
 pub struct HandlerHost {
     /// Instances at once, of all sites. Default 1,000.
     pub instances: u32,
+    /// Requests of one site's handlers at once; a site's own `handler_concurrency` is cut to it.
+    /// Default 256.
+    pub per_site: u32,
     /// The ceiling of one instance's memory, in bytes; a site's own limit is cut to it. Default
     /// 256 MiB.
     pub memory: u64,
+    /// How often what handlers have used is written down and reported: as much of it is lost when
+    /// the edge is killed. Default 10 s.
+    pub usage_every: Duration,
 }
 
 /// The flags of `verge-edge --site FILE`.
@@ -260,7 +266,12 @@ impl Default for EdgeLimits {
 
 impl Default for HandlerHost {
     fn default() -> Self {
-        HandlerHost { instances: 1_000, memory: 256 << 20 }
+        HandlerHost {
+            instances: 1_000,
+            per_site: 256,
+            memory: 256 << 20,
+            usage_every: Duration::from_secs(10),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
@@ -21,6 +22,7 @@ pub(super) struct Log {
     out: Vec<u8>,
     err: Vec<u8>,
     written: usize,
+    lines: usize,
     bytes: u64,
     is_cut: bool,
 }
@@ -39,17 +41,23 @@ impl Log {
             LogStream::Stdout => &mut self.out,
             LogStream::Stderr | LogStream::Logging(_) | LogStream::Host => &mut self.err,
         };
+        let mut is_full = kept.len() < bytes.len();
         for piece in kept.split_inclusive(|byte| *byte == b'\n') {
+            if self.lines >= limits::LOG_LINES {
+                is_full = true;
+                break;
+            }
             let (text, is_whole) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
                 None => (piece, false),
             };
             append(buffer, text, stream, emit);
             if is_whole {
+                self.lines += 1;
                 flush(buffer, stream, emit);
             }
         }
-        if kept.len() < bytes.len() {
+        if is_full {
             self.cut(emit);
         }
     }
@@ -78,10 +86,12 @@ impl Log {
                 let spent = self.written + context.len() + 1;
                 let room = limits::LOG_BYTES.checked_sub(spent);
                 let piece = beginning(rest, room.unwrap_or(0).min(limits::LOG_LINE_BYTES));
-                if room.is_none() || (piece.is_empty() && !rest.is_empty()) {
+                let is_full = self.lines >= limits::LOG_LINES;
+                if is_full || room.is_none() || (piece.is_empty() && !rest.is_empty()) {
                     return self.cut(emit);
                 }
                 self.written = spent + piece.len();
+                self.lines += 1;
                 let (stream, message) = (LogStream::Logging(level), piece.to_owned());
                 emit(LogLine { stream, context: context.clone(), message });
                 rest = rest.get(piece.len()..).unwrap_or_default();
@@ -96,7 +106,11 @@ impl Log {
     fn cut(&mut self, emit: &mut dyn FnMut(LogLine)) {
         self.is_cut = true;
         self.finish(emit);
-        let message = format!("log truncated: a request may write {} bytes", limits::LOG_BYTES);
+        let message = format!(
+            "log truncated: a request may write {} bytes in {} lines",
+            limits::LOG_BYTES,
+            limits::LOG_LINES
+        );
         emit(LogLine { stream: LogStream::Host, context: String::new(), message });
     }
 
@@ -143,16 +157,24 @@ fn beginning(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or_default()
 }
 
+/// The call that an instance works for; a guest's output goes to the log of the one that it is in.
+pub(super) type Seat = Arc<Mutex<Arc<Call>>>;
+
 /// A guest's standard output or error.
 #[derive(Clone)]
 pub(super) struct LogPipe {
-    call: Arc<Call>,
+    seat: Seat,
     stream: LogStream,
 }
 
 impl LogPipe {
-    pub(super) fn new(call: Arc<Call>, stream: LogStream) -> LogPipe {
-        LogPipe { call, stream }
+    pub(super) fn new(seat: Seat, stream: LogStream) -> LogPipe {
+        LogPipe { seat, stream }
+    }
+
+    fn write_log(&self, bytes: &[u8]) {
+        let call = Arc::clone(&self.seat.lock());
+        call.write_log(self.stream, bytes);
     }
 }
 
@@ -174,7 +196,7 @@ impl StdoutStream for LogPipe {
 
 impl OutputStream for LogPipe {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        self.call.write_log(self.stream, &bytes);
+        self.write_log(&bytes);
         Ok(())
     }
 
@@ -204,7 +226,7 @@ impl AsyncWrite for LogPipe {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.call.write_log(self.stream, bytes);
+        self.write_log(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -65,6 +65,8 @@ pub fn spec(limits: HandlerLimits, env: &[(&str, &str)]) -> Arc<Spec> {
         config: BTreeMap::new(),
         fetch: Vec::new(),
         grants: BTreeSet::new(),
+        on_failure: Default::default(),
+        breaker: Default::default(),
     })
 }
 

@@ -1,12 +1,13 @@
 //! The handlers of a site: where their components are and what a request may use. Opens none.
 
-use super::{Context, choice, hosts, over};
+use super::{Context, choice, failure, hosts, over};
 use crate::Faults;
 use crate::check::MS;
 use crate::read::key_notation;
 use crate::site::{ComponentRef, Grant, Handler, HandlerDocument, HandlerLimits, LimitsDocument};
 use crate::units::quote;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub const MAX_MEMORY: u64 = 1 << 30;
 pub const MAX_FETCHES: u32 = 1_000;
 /// The most calls of the cache of a request.
 pub const MAX_CACHE_CALLS: u32 = 1_000;
+/// The most requests that an instance may serve.
+pub const MAX_REQUESTS: u32 = 10_000;
 /// The most environment variables, and the most keys of a configuration.
 const MAX_VALUES: usize = 128;
 /// The most bytes of the names and values of either.
@@ -49,6 +52,8 @@ pub(super) fn check(
         config: raw.config.clone(),
         fetch: fetch(path, &raw.fetch, faults),
         grants: grants(path, &raw.grants, faults),
+        on_failure: failure::on_failure(path, raw.on_failure.as_deref(), faults),
+        breaker: failure::breaker(path, raw.breaker.as_ref(), faults),
     }
 }
 
@@ -79,14 +84,16 @@ fn limits(path: &str, raw: Option<&LimitsDocument>, faults: &mut Faults) -> Hand
     let wall = faults.duration(&at("wall"), raw.wall.as_deref(), default.wall, MS..=MAX_WALL);
     let memory =
         faults.size(&at("memory"), raw.memory.as_deref(), default.memory, PAGE..=MAX_MEMORY);
-    let mut count = |name: &str, given: Option<u32>, otherwise: u32, most: u32| {
-        let bounds = 0..=u64::from(most);
-        let count = faults.count(&at(name), given.map(u64::from), u64::from(otherwise), bounds);
-        u32::try_from(count).unwrap_or(otherwise)
+    let mut count = |name: &str, raw: Option<u32>, default: u32, range: RangeInclusive<u32>| {
+        let range = u64::from(*range.start())..=u64::from(*range.end());
+        let count = faults.count(&at(name), raw.map(u64::from), u64::from(default), range);
+        u32::try_from(count).unwrap_or(default)
     };
-    let fetches = count("fetches", raw.fetches, default.fetches, MAX_FETCHES);
-    let cache_calls = count("cache_calls", raw.cache_calls, default.cache_calls, MAX_CACHE_CALLS);
-    HandlerLimits { cpu, memory, wall, fetches, cache_calls }
+    let fetches = count("fetches", raw.fetches, default.fetches, 0..=MAX_FETCHES);
+    let cache_calls =
+        count("cache_calls", raw.cache_calls, default.cache_calls, 0..=MAX_CACHE_CALLS);
+    let requests = count("requests", raw.requests, default.requests, 1..=MAX_REQUESTS);
+    HandlerLimits { cpu, memory, wall, fetches, cache_calls, requests }
 }
 
 fn env(path: &str, env: &BTreeMap<String, String>, faults: &mut Faults) {

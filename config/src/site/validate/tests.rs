@@ -1,7 +1,7 @@
 //! Every rule of a site file, each with a document that breaks it and one that keeps it.
 
 use super::*;
-use crate::site::{CacheMode, CachePosition, Coding, Grant, QueryKey, Target};
+use crate::site::{BreakerLimits, CacheMode, CachePosition, Coding, Grant, QueryKey, Target};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -287,6 +287,64 @@ fn capabilities_of_handlers() {
     let many = vec!["'cache'"; 129].join(",");
     let found = handler(&format!("grants = [{many}]"));
     assert!(found.iter().any(|fault| fault.contains("grants: 129 entries")), "{found:#?}");
+}
+
+#[test]
+fn what_takes_a_failing_handlers_place() {
+    let site = |handler: &str, route: &str| {
+        let text = with(&format!(
+            "on_failure = {handler}\n[[routes]]\npath='/*'\nhandler='greet'\n{route}"
+        ));
+        Site::from_toml(&text, Context::Standalone).map(|(_, site)| site)
+    };
+    let told = |handler: &str, route: &str| match site(handler, route) {
+        Ok(_) => Vec::new(),
+        Err(faults) => faults.0.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(told("'error'", ""), [""; 0]);
+    one(&told("'ignore'", ""), "handlers.greet.on_failure");
+    one(&told("'bypass'", ""), "handlers.greet.on_failure: \"bypass\" needs an origin; routes[0]");
+    assert_eq!(told("'bypass'", "origin='web'"), [""; 0]);
+    one(&told("'stale'", ""), "handlers.greet.on_failure: \"stale\" needs a cache before");
+    let before = "cache = { position = 'before' }";
+    let window = site("'stale'", before).unwrap().routes[0].cache.stale_if_error;
+    assert_eq!(window, Some(BreakerLimits::STALE));
+    let own = "cache = { position = 'both', stale_if_error = '5s' }";
+    let window = site("'stale'", &format!("origin='web'\n{own}")).unwrap().routes[0].cache.clone();
+    assert_eq!(window.stale_if_error, Some(Duration::from_secs(5)));
+    assert_eq!(site("'error'", before).unwrap().routes[0].cache.stale_if_error, None);
+}
+
+#[test]
+fn breakers_and_the_share_of_an_edge() {
+    let greet = |fields: &str| {
+        let text = with(&format!("{fields}\n[[routes]]\npath='/*'\nhandler='greet'"));
+        Site::from_toml(&text, Context::Standalone).map(|(_, site)| site.handlers["greet"].breaker)
+    };
+    assert_eq!(greet("").unwrap(), BreakerLimits::default());
+    let set = greet("breaker = { failures = 3, window = '1s' }").unwrap();
+    assert_eq!(set, BreakerLimits { failures: 3, window: Duration::from_secs(1) });
+    for (wrong, place) in [
+        ("failures = 0", "handlers.greet.breaker.failures"),
+        ("failures = -1", "handlers.greet.breaker.failures"),
+        ("window = '1h'", "handlers.greet.breaker.window"),
+        ("windows = '1s'", "handlers.greet.breaker.windows"),
+    ] {
+        let faults = greet(&format!("breaker = {{ {wrong} }}")).unwrap_err();
+        assert!(faults.to_string().contains(place), "{faults}");
+    }
+    let share = |count: &str| {
+        let text = format!(
+            "handler_concurrency = {count}\n{}",
+            with("[[routes]]\npath='/*'\norigin='web'")
+        );
+        Site::from_toml(&text, Context::Standalone).map(|(_, site)| site.handler_concurrency)
+    };
+    assert_eq!(share("64").unwrap(), Some(64));
+    for wrong in ["0", "100001", "-1", "'many'"] {
+        let faults = share(wrong).unwrap_err();
+        assert!(faults.to_string().contains("handler_concurrency"), "{faults}");
+    }
 }
 
 #[test]
