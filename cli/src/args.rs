@@ -2,6 +2,7 @@
 
 use crate::commands::{
     activate, component, deploy, dev, edges, explain, init, login, purge, rollback, sites, tokens,
+    usage,
     versions,
 };
 use clap::{Args, Parser, Subcommand};
@@ -79,6 +80,8 @@ pub(crate) enum Command {
     Purge(purge::PurgeArgs),
     /// List the edges and how far they are behind.
     Edges(edges::EdgesArgs),
+    /// Show what handlers have used: requests, CPU time, memory, bytes.
+    Usage(usage::UsageArgs),
     /// Make, list and revoke tokens.
     Tokens(tokens::TokensArgs),
     /// Say what the edges would do with a URL, and why.

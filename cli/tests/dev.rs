@@ -4,6 +4,7 @@
 mod common;
 
 use common::{guest, reuse_tools};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -202,6 +203,26 @@ async fn a_handler_is_built_and_again_on_every_save() {
     dev.save_as("greet.c", &source.replace("from", "again from"));
     dev.line(&["version 2 is in force"]).await;
     assert!(dev.get("/a").await.ends_with("Hello again from /a\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_beside_the_site_file_are_the_handlers() {
+    let folder = TempDir::new().unwrap();
+    let secrets = folder.path().join(".secrets.toml");
+    std::fs::write(&secrets, "KEY = 'canary'\n").unwrap();
+    std::fs::set_permissions(&secrets, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let component: PathBuf = guest("capabilities-rust");
+    let site = format!(
+        "site = 'fn'\ndomains = ['fn.example']\n[handlers.h]\ncomponent = '{}'\n\
+         grants = ['secrets']\n[[routes]]\npath = '/*'\nhandler = 'h'\n",
+        component.display()
+    );
+    std::fs::write(folder.path().join("verge.toml"), site).unwrap();
+    let mut dev = Dev::start_in(folder).await;
+    dev.line(&["version 1 is in force"]).await;
+    assert!(dev.get("/secrets?name=KEY").await.contains(" is canary\n"));
+    assert!(dev.get("/log?context=cart&message=full").await.contains("logged\n"));
+    dev.line(&["[h warn] cart: full"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

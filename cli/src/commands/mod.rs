@@ -13,4 +13,5 @@ pub(crate) mod purge;
 pub(crate) mod rollback;
 pub(crate) mod sites;
 pub(crate) mod tokens;
+pub(crate) mod usage;
 pub(crate) mod versions;

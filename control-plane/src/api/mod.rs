@@ -13,6 +13,7 @@ mod questions;
 mod request;
 mod sites;
 mod tokens;
+mod usage;
 
 pub(crate) use guard::Peer;
 pub(crate) use problem::Failure;
@@ -120,6 +121,8 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Arc<App>> {
         Endpoint::ListEdges => on(M::GET, edges::list),
         Endpoint::RemoveEdge => on(M::DELETE, edges::remove),
         Endpoint::Report => on(M::POST, edges::report),
+        Endpoint::ReportUsage => on(M::POST, usage::report),
+        Endpoint::Usage => on(M::GET, usage::read),
         Endpoint::Feed => on(M::GET, feed::stream),
         Endpoint::CreateToken => on(M::POST, tokens::create),
         Endpoint::ListTokens => on(M::GET, tokens::list),

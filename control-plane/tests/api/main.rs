@@ -16,3 +16,4 @@ mod limits;
 mod purges;
 mod questions;
 mod sites;
+mod usage;

@@ -9,7 +9,9 @@ use super::questions::{Questions, Witness};
 use super::report::{self, Outbox};
 use super::session::Session;
 use super::status::LinkStatus;
+use super::usage::UsageReporter;
 use super::{PurgeSink, feed, record};
+use crate::handlers::UsageBook;
 use crate::snapshot::SnapshotCell;
 use rustls::RootCertStore;
 use std::io;
@@ -66,6 +68,8 @@ pub struct Fleet {
     outbox: Arc<Outbox>,
     status: Arc<LinkStatus>,
     questions: Arc<Questions>,
+    kept: Arc<LastGood>,
+    usage: Arc<UsageBook>,
     longest_wait: Duration,
 }
 
@@ -106,12 +110,13 @@ impl Fleet {
         let (status, outbox) = (Arc::new(LinkStatus::default()), Arc::new(Outbox::default()));
         let questions = Arc::new(Questions::new(Arc::clone(&outbox)));
         let position = kept.position();
+        let usage = Arc::clone(builder.usage());
         let effects = Effects {
             builder: Arc::new(builder),
             blobs: Arc::new(Blobs::fetching(kept.blobs(), Arc::clone(&session))),
             cell,
             cache,
-            kept,
+            kept: Arc::clone(&kept),
             status: Arc::clone(&status),
             outbox: Arc::clone(&outbox),
             questions: Arc::clone(&questions),
@@ -119,7 +124,7 @@ impl Fleet {
         let mut applier = Applier::new(effects, position);
         applier.restore().await?;
         let longest_wait = settings.longest_wait;
-        Ok(Fleet { applier, session, outbox, status, questions, longest_wait })
+        Ok(Fleet { applier, session, outbox, status, questions, kept, usage, longest_wait })
     }
 
     /// How far the link is.
@@ -131,6 +136,15 @@ impl Fleet {
     /// Names who answers the control plane's questions.
     pub fn put_questions_to(&self, witness: Arc<dyn Witness>) {
         self.questions.put_to(witness);
+    }
+
+    /// What writes usage down and reports it, so often; to be run beside the link, and until the last
+    /// request has ended.
+    #[must_use]
+    pub fn usage(&self, every: Duration) -> UsageReporter {
+        let (session, status) = (Arc::clone(&self.session), Arc::clone(&self.status));
+        let (kept, book) = (Arc::clone(&self.kept), Arc::clone(&self.usage));
+        UsageReporter::new(session, status, kept, book, every)
     }
 
     /// Follows the control plane until `shutdown`.

@@ -76,6 +76,7 @@ impl Edge {
             headers: headers.clone(),
             has_content: false,
             hop,
+            connection: Arc::clone(connection),
             interim: None,
         };
         Some(Passage { pool, request, record })

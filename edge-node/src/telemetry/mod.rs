@@ -8,4 +8,4 @@ mod metrics;
 
 pub use access::{Access, access_enabled, enable_access, log_access};
 pub use logging::{LogFormat, LogGuard, LogOptions, init_logging};
-pub use metrics::{Destination, HandlerEnd, InFlight, Metrics, metrics};
+pub use metrics::{Destination, Handlers, InFlight, Metrics, metrics};

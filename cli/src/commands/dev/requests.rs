@@ -103,7 +103,14 @@ fn request(fields: &Map<String, Value>) -> String {
 }
 
 fn handler(fields: &Map<String, Value>) -> String {
-    format!("[{} {}] {}", text(fields, "handler"), text(fields, "stream"), text(fields, "message"))
+    let (handler, message) = (text(fields, "handler"), text(fields, "message"));
+    // What the handler says of a message itself tells more than where it wrote it.
+    let said = |name: &str| fields.get(name).and_then(Value::as_str);
+    let kind = said("severity").unwrap_or_else(|| text(fields, "stream"));
+    match said("context") {
+        Some(context) => format!("[{handler} {kind}] {context}: {message}"),
+        None => format!("[{handler} {kind}] {message}"),
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +127,18 @@ mod tests {
         let line = request(fields.as_object().unwrap());
         let words: Vec<_> = line.split_whitespace().collect();
         assert_eq!(words, ["200", "hit", "1.2", "ms", "12", "B", "GET", "localhost/a"]);
+    }
+
+    #[test]
+    fn a_handler_s_line_names_its_stream_or_its_level() {
+        let line = |fields: Value| handler(fields.as_object().unwrap());
+        let printed = json!({ "handler": "cart", "stream": "stdout", "message": "text" });
+        assert_eq!(line(printed), "[cart stdout] text");
+        let logged = json!({
+            "handler": "cart", "stream": "logging", "severity": "warn", "context": "stock",
+            "message": "low",
+        });
+        assert_eq!(line(logged), "[cart warn] stock: low");
     }
 
     #[test]
