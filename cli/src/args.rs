@@ -2,8 +2,7 @@
 
 use crate::commands::{
     activate, component, deploy, dev, edges, explain, init, login, purge, rollback, sites, tokens,
-    usage,
-    versions,
+    usage, versions,
 };
 use clap::{Args, Parser, Subcommand};
 
