@@ -35,7 +35,9 @@ install_packages() {
 base() {
     have cargo || fail "no cargo: install Rust 1.95 or newer (https://rustup.rs)"
     have cc || fail "no C compiler: install gcc"
-    have python3 || fail "no python3: install Python 3.9 or newer"
+    have python3 || fail "no python3: install Python 3.10 or newer"
+    # Debian has it as a package of its own.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
     have node && have npm || fail "no node or npm: install Node.js 20 or newer"
     have cmake || install_packages cmake
 }

@@ -1,8 +1,8 @@
 """The cases by their names, in the order in which they run; a module's cases share its servers."""
 
-from . import disk, handler, hits, http2, latency, million, misses, sites
+from . import disk, handler, hits, http2, latency, million, misses, neighbour, sites
 
-MODULES = [hits, http2, disk, misses, latency, million, sites, handler]
+MODULES = [hits, http2, disk, misses, latency, million, sites, handler, neighbour]
 # Name → what it measures.
 CASES = {name: text for module in MODULES for name, text in module.CASES.items()}
 

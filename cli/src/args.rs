@@ -1,8 +1,8 @@
 //! What can be typed: the commands, the flags that all share, and the exit codes. Does nothing.
 
 use crate::commands::{
-    activate, deploy, dev, edges, explain, init, login, preview, purge, rollback, sites, tail,
-    tokens, versions,
+    activate, component, deploy, dev, edges, explain, init, login, preview, purge, rollback, sites,
+    tail, tokens, usage, versions,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Login(login::LoginArgs),
     /// Make a new site with a handler that deploys as is.
     Init(init::InitArgs),
+    /// Make a component of a core module, as compilers of C make them.
+    Component(component::ComponentArgs),
     /// Serve the site here, on the real edge; build and reload on every save.
     Dev(dev::DevArgs),
     /// Check, build, upload and activate a site.
@@ -79,6 +81,8 @@ pub(crate) enum Command {
     Purge(purge::PurgeArgs),
     /// List the edges and how far they are behind.
     Edges(edges::EdgesArgs),
+    /// Show what handlers have used: requests, CPU time, memory, bytes.
+    Usage(usage::UsageArgs),
     /// Make, list and revoke tokens.
     Tokens(tokens::TokensArgs),
     /// Show a site's requests on all edges as they end, with what handlers log.

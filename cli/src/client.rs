@@ -193,10 +193,21 @@ impl Client {
         path: &[&str],
         most: usize,
     ) -> Result<Vec<T>, CliError> {
+        self.list_where(path, &[], most).await
+    }
+
+    /// The items of a list that a query narrows down, at most `most` of them, page by page.
+    pub(crate) async fn list_where<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        asked: &[(&str, String)],
+        most: usize,
+    ) -> Result<Vec<T>, CliError> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         while items.len() < most {
             let mut query = vec![("limit", PAGE.min(most - items.len()).to_string())];
+            query.extend(asked.iter().cloned());
             query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
             let page: Page<T> = self.read(Call::get(path).query(&query)).await?;
             // A server that sends empty pages for ever would keep us here.

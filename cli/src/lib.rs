@@ -49,6 +49,7 @@ async fn command(cli: Cli, output: Output) -> Result<Ended, CliError> {
     match cli.command {
         Command::Login(args) => commands::login::run(args, &global, output).await,
         Command::Init(args) => commands::init::run(&args, output),
+        Command::Component(args) => commands::component::run(&args, output),
         Command::Dev(args) => commands::dev::run(args, output).await,
         Command::Deploy(args) => commands::deploy::run(args, &global, output).await,
         Command::Sites(args) => commands::sites::run(args, &global, output).await,
@@ -58,6 +59,7 @@ async fn command(cli: Cli, output: Output) -> Result<Ended, CliError> {
         Command::Preview(args) => commands::preview::run(args, &global, output).await,
         Command::Purge(args) => commands::purge::run(args, &global, output).await,
         Command::Edges(args) => commands::edges::run(args, &global, output).await,
+        Command::Usage(args) => commands::usage::run(args, &global, output).await,
         Command::Tokens(args) => commands::tokens::run(args, &global, output).await,
         Command::Tail(args) => commands::tail::run(args, &global, output).await,
         Command::Explain(args) => commands::explain::run(args, &global, output).await,

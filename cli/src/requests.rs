@@ -2,7 +2,7 @@
 //! what its handler logged. Decides nothing.
 
 use crate::output::{Output, clean};
-use verge_config::tail::{Event, Line, Place, TailLine};
+use verge_config::tail::{Event, Place, TailLine};
 
 /// The colours of a terminal (ECMA-48, SGR).
 const DIM: &str = "2";
@@ -68,11 +68,16 @@ fn request(event: &Event, paint: Paint) -> String {
         paint.plain(&format!("{}{}{query}", event.host, event.path)),
     );
     let handler = event.handler.as_deref().unwrap_or("-");
-    for Line { stream, text: logged } in &event.lines {
+    for line in &event.lines {
+        // What the handler says of a message itself tells more than where it wrote it.
+        let kind = line.severity.as_ref().unwrap_or(&line.stream);
         text.push_str("\n    ");
-        text.push_str(&paint.with(DIM, &format!("[{handler} {stream}]")));
+        text.push_str(&paint.with(DIM, &format!("[{handler} {kind}]")));
         text.push(' ');
-        text.push_str(&paint.plain(logged));
+        if let Some(context) = &line.context {
+            text.push_str(&paint.plain(&format!("{context}: ")));
+        }
+        text.push_str(&paint.plain(&line.text));
     }
     if event.more_lines > 0 {
         text.push_str("\n    ");
@@ -105,6 +110,7 @@ fn clock(at_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use verge_config::tail::Line;
 
     fn event() -> Event {
         Event {
@@ -125,9 +131,15 @@ mod tests {
 
     #[test]
     fn a_request_is_one_line_with_its_log_beneath() {
-        let line = |stream: &str, text: &str| Line { stream: stream.into(), text: text.into() };
+        let line = |stream: &str, text: &str| Line {
+            stream: stream.into(),
+            text: text.into(),
+            ..Line::default()
+        };
         let mut event = event();
-        event.lines = vec![line("stdout", "hello"), line("host", "trap\nat 5")];
+        let (severity, context) = (Some("warn".into()), Some("cart".into()));
+        let logged = Line { severity, context, ..line("logging", "full") };
+        event.lines = vec![line("stdout", "hello"), logged, line("host", "trap\nat 5")];
         event.more_lines = 3;
         let text = request(&event, Paint(false));
         let lines: Vec<_> = text.lines().collect();
@@ -148,7 +160,12 @@ mod tests {
             "shop.example/a",
         ];
         assert_eq!(words, expected);
-        let beneath = ["    [h stdout] hello", "    [h host] trap at 5", "    … and 3 more lines"];
+        let beneath = [
+            "    [h stdout] hello",
+            "    [h warn] cart: full",
+            "    [h host] trap at 5",
+            "    … and 3 more lines",
+        ];
         assert_eq!(lines[1..], beneath);
     }
 

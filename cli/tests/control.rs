@@ -122,6 +122,50 @@ async fn every_fault_is_told_before_anything_is_sent() {
     assert_eq!(world.verge(&["sites", "--json"]).await.json(), json!([]));
 }
 
+/// A POST to the control plane with another credential than the admin's.
+async fn post(world: &World, token: &str, path: &str, body: &Value) -> Value {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = client.post(format!("{}{path}", world.url)).bearer_auth(token);
+    let reply = request.body(body.to_string()).send().await.unwrap();
+    assert!(reply.status().is_success(), "{reply:?}");
+    serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_handlers_have_used() {
+    let world = World::start().await;
+    for site in ["shop", "blog"] {
+        world.write("verge.toml", &plain_site(site, "one"));
+        world.verge(&["deploy"]).await.expect(0);
+    }
+    assert!(world.verge(&["usage"]).await.expect(0).out.contains("(none)"));
+    world.verge(&["usage", "nope"]).await.expect(4);
+    world.verge(&["usage", "--by", "week"]).await.expect(2);
+    world.verge(&["usage", "--since", "yesterday"]).await.expect(2);
+
+    let edge = post(&world, &world.admin_token, "/v1/edges", &json!({ "name": "e" })).await;
+    let hour = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() / 3_600;
+    let item = |site: &str, version: u64| {
+        json!({ "site": site, "handler": "greet", "version": version, "hour": hour, "sums": {
+            "outcomes": { "responded": 40, "trapped": 2 }, "cpu_us": 1_500_000, "bytes_out": 2_048 } })
+    };
+    let items = [item("shop", 1), item("shop", 2), item("blog", 7)];
+    let batch = json!({ "epoch": "e1", "batch": { "number": 1, "items": items } });
+    let token = edge["token"].as_str().unwrap();
+    let told = post(&world, token, "/v1/edges/self/usage", &batch).await;
+    assert_eq!(told["applied"], 1);
+
+    let all = world.verge(&["usage", "--json"]).await.expect(0).json();
+    let sites: Vec<_> = all.as_array().unwrap().iter().map(|row| &row["site"]).collect();
+    assert_eq!(sites, ["blog", "shop", "shop"]);
+    assert_eq!((&all[0]["requests"], &all[0]["outcomes"]["trapped"]), (&json!(42), &json!(2)));
+    let table = world.verge(&["usage", "shop", "--by", "day", "--since", "2d"]).await.expect(0).out;
+    assert!(table.contains("FROM (UTC)") && !table.contains("blog"), "{table}");
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[1..8], ["shop", "greet", "1", "42", "2", "1.5", "s"], "{table}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn purges_and_their_receipts() {
     let world = World::start().await;

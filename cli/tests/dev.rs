@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::guest;
+use common::{guest, reuse_tools};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
-const SOON: Duration = Duration::from_secs(60);
+/// A first build of the C library included.
+const SOON: Duration = Duration::from_secs(180);
 
 /// A running `verge dev`.
 struct Dev {
@@ -28,6 +30,11 @@ impl Dev {
     async fn start(site: &str) -> Dev {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("verge.toml"), site).unwrap();
+        Dev::start_in(folder).await
+    }
+
+    /// One on the site in this folder.
+    async fn start_in(folder: TempDir) -> Dev {
         let ports = folder.path().join(".ports");
         let mut child = Command::new(env!("CARGO_BIN_EXE_verge"))
             .args(["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--port-file"])
@@ -70,7 +77,11 @@ impl Dev {
     }
 
     fn save(&self, text: &str) {
-        std::fs::write(self.folder.path().join("verge.toml"), text).unwrap();
+        self.save_as("verge.toml", text);
+    }
+
+    fn save_as(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.path().join(name), text).unwrap();
     }
 }
 
@@ -168,6 +179,50 @@ async fn a_handler_runs_and_its_answers_are_cached() {
     dev.line(&["200", "miss"]).await;
     assert!(dev.get("/?ttl=60").await.contains("good day"));
     dev.line(&["200", "hit"]).await;
+}
+
+/// The kind of project that has its tools from Python's registry: C is built in no time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_is_built_and_again_on_every_save() {
+    let folder = TempDir::new().unwrap();
+    let made = Command::new(env!("CARGO_BIN_EXE_verge"))
+        .args(["init", "--lang", "c", "--name", "my-site"])
+        .current_dir(folder.path())
+        .output();
+    assert!(made.await.unwrap().status.success());
+    reuse_tools(folder.path(), "c");
+    let mut dev = Dev::start_in(folder).await;
+    dev.line(&["version 1 is in force"]).await;
+    assert!(dev.get("/a").await.ends_with("Hello from /a\n"));
+
+    let source = std::fs::read_to_string(dev.folder.path().join("greet.c")).unwrap();
+    dev.save_as("greet.c", "this is no C");
+    dev.line(&["build.py", "failed"]).await;
+    assert!(dev.get("/a").await.ends_with("Hello from /a\n"), "the last good one stays");
+
+    dev.save_as("greet.c", &source.replace("from", "again from"));
+    dev.line(&["version 2 is in force"]).await;
+    assert!(dev.get("/a").await.ends_with("Hello again from /a\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_beside_the_site_file_are_the_handlers() {
+    let folder = TempDir::new().unwrap();
+    let secrets = folder.path().join(".secrets.toml");
+    std::fs::write(&secrets, "KEY = 'canary'\n").unwrap();
+    std::fs::set_permissions(&secrets, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let component: PathBuf = guest("capabilities-rust");
+    let site = format!(
+        "site = 'fn'\ndomains = ['fn.example']\n[handlers.h]\ncomponent = '{}'\n\
+         grants = ['secrets']\n[[routes]]\npath = '/*'\nhandler = 'h'\n",
+        component.display()
+    );
+    std::fs::write(folder.path().join("verge.toml"), site).unwrap();
+    let mut dev = Dev::start_in(folder).await;
+    dev.line(&["version 1 is in force"]).await;
+    assert!(dev.get("/secrets?name=KEY").await.contains(" is canary\n"));
+    assert!(dev.get("/log?context=cart&message=full").await.contains("logged\n"));
+    dev.line(&["[h warn] cart: full"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

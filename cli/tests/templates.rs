@@ -1,46 +1,50 @@
-//! What `verge init` writes builds and deploys as it is, in every language.
+//! What `verge init` writes builds, tests and deploys as it is, in every language.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
 
-use common::World;
-use std::path::Path;
+use common::{World, reuse_tools};
+use tokio::process::Command;
 
-/// Makes a site in a language and deploys it, with no step between.
-async fn init_and_deploy(world: &World, language: &str) {
-    let folder = format!("my-{language}");
-    world.verge(&["init", "--lang", language, &folder]).await.expect(0);
-    let again = world.verge(&["init", "--lang", language, &folder]).await.expect(2);
+/// Makes a site in a language, deploys it, and runs its own tests, with no step between.
+async fn init_deploy_test(language: &str, tests: &[&str]) {
+    let world = World::start().await;
+    let name = format!("my-{language}");
+    world.verge(&["init", "--lang", language, &name]).await.expect(0);
+    let again = world.verge(&["init", "--lang", language, &name]).await.expect(2);
     assert!(again.err.contains("nothing was written"), "{again:?}");
-    if language == "js" {
-        reuse_packages(&world.folder.path().join(&folder));
-    }
-    let site = format!("{folder}/verge.toml");
+    let folder = world.folder.path().join(&name);
+    reuse_tools(&folder, language);
+    let site = format!("{name}/verge.toml");
     let deployed = world.verge(&["deploy", "--site", &site, "--json"]).await.expect(0).json();
-    assert_eq!(deployed["site"], folder);
+    assert_eq!(deployed["site"], name);
     assert_eq!(deployed["active"], true);
     assert_eq!(deployed["uploaded"].as_array().unwrap().len(), 1);
-}
 
-/// The packages of the example handler are the same by the same lock file; where they are installed
-/// already, they need not be again.
-fn reuse_packages(folder: &Path) {
-    let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wasm-handlers/guests/hello-js");
-    let installed = guest.join("node_modules");
-    if installed.is_dir() {
-        let installed = installed.canonicalize().unwrap();
-        std::os::unix::fs::symlink(installed, folder.join("node_modules")).unwrap();
-    }
+    let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    assert!(readme.contains(&tests.join(" ")), "{readme}");
+    let ran = Command::new(tests[0]).args(&tests[1..]).current_dir(&folder).output().await.unwrap();
+    assert!(ran.status.success(), "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rust() {
-    init_and_deploy(&World::start().await, "rust").await;
+    init_deploy_test("rust", &["cargo", "test"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn javascript() {
-    init_and_deploy(&World::start().await, "js").await;
+    init_deploy_test("js", &["npm", "test"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python() {
+    init_deploy_test("python", &["python3", "-m", "unittest"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c() {
+    init_deploy_test("c", &[".venv/bin/python", "build.py", "test"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 
 pub mod api;
 mod check;
+pub mod component;
 pub mod fault;
 pub mod feed;
 pub mod preview;
@@ -10,9 +11,11 @@ pub mod process;
 pub mod purge;
 pub mod read;
 pub mod revision;
+pub mod secrets;
 pub mod site;
 pub mod tail;
 pub mod units;
+pub mod usage;
 
 pub use fault::{Fault, Faults};
 pub use purge::{Mode, PurgeRequest, Selector};

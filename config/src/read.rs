@@ -81,7 +81,8 @@ fn too_long<T>(bytes: usize, limit: usize) -> Reading<T> {
     Reading { document: None, faults: Faults::one("", message) }
 }
 
-fn position(text: &str, offset: usize) -> String {
+/// A place in a text, for its author.
+pub(crate) fn position(text: &str, offset: usize) -> String {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

@@ -150,12 +150,26 @@ fn is_zero(count: &u64) -> bool {
 }
 
 /// A line of a handler's log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// `stdout`, `stderr`, or `host` for what the sandbox says.
+    /// `stdout`, `stderr`, `logging` for messages of `wasi:logging`, or `host` for what the sandbox says.
     pub stream: String,
+    /// The level of a message: `trace`, `debug`, `info`, `warn`, `error` or `critical`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<String>,
+    /// The context that a message came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
     /// The line without its end.
     pub text: String,
+}
+
+impl Line {
+    /// Its text and its context, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.text.len() + self.context.as_ref().map_or(0, String::len)
+    }
 }
 
 /// What an edge tells at once: the body of `POST /v1/edges/self/events`.
@@ -327,7 +341,7 @@ impl Event {
         // What its names and numbers take in JSON, and a line's.
         const BESIDES: usize = 300;
         const OF_A_LINE: usize = 32;
-        let lines: usize = self.lines.iter().map(|line| line.text.len() + OF_A_LINE).sum();
+        let lines: usize = self.lines.iter().map(|line| line.bytes() + OF_A_LINE).sum();
         let query = self.query.as_ref().map_or(0, String::len);
         BESIDES + self.host.len() + self.path.len() + query + lines
     }

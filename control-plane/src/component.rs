@@ -1,65 +1,38 @@
-//! Whether bytes are a component that an edge can run: valid WebAssembly that exports
-//! `wasi:http/incoming-handler@0.2.x`. Pure; compiles and runs nothing.
+//! Whether bytes are a component that an edge can run: valid WebAssembly that fulfils one of the
+//! contracts for handlers. Pure; compiles and runs nothing.
 
-use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
-
-/// The interface, up to its patch version.
-const EXPORT: &str = "wasi:http/incoming-handler@0.2.";
+use verge_config::component::{CONTRACTS, Contract, NoComponent, exports};
+use wasmparser::{Validator, WasmFeatures};
 
 /// Checks a component.
 ///
 /// # Errors
 /// What is wrong with it, for its author.
 pub(crate) fn validate(bytes: &[u8]) -> Result<(), String> {
+    let exports = exports(bytes).map_err(|reason| match reason {
+        NoComponent::Module => "this is a core module, not a component; build for the target \
+                                wasm32-wasip2, or wrap it with `wasm-tools component new`"
+            .to_owned(),
+        NoComponent::Foreign => "not WebAssembly".to_owned(),
+        NoComponent::Damaged(error) => format!("not a valid component: {error}"),
+    })?;
     // What edges do not offer is refused here already, where its author reads why.
     let features = WasmFeatures::default()
+        .union(WasmFeatures::CM_ASYNC)
         .difference(WasmFeatures::THREADS)
         .difference(WasmFeatures::MEMORY64)
         .difference(WasmFeatures::GC);
-    if !is_component(bytes)? {
-        return Err("this is a core module, not a component; build for the target wasm32-wasip2, \
-                    or wrap it with `wasm-tools component new`"
-            .to_owned());
-    }
     Validator::new_with_features(features)
         .validate_all(bytes)
         .map_err(|error| format!("not a valid component: {error}"))?;
-    let exports = exports(bytes)?;
-    if exports.iter().any(|name| name.starts_with(EXPORT)) {
+    if Contract::of(&exports).is_some() {
         return Ok(());
     }
     let found = match exports.len() {
         0 => "it exports nothing".to_owned(),
         _ => format!("it exports {}", exports.into_iter().take(10).collect::<Vec<_>>().join(", ")),
     };
-    Err(format!("the component does not export {EXPORT}x; {found}"))
-}
-
-fn is_component(bytes: &[u8]) -> Result<bool, String> {
-    match Parser::new(0).parse_all(bytes).next() {
-        Some(Ok(Payload::Version { encoding, .. })) => Ok(encoding == Encoding::Component),
-        Some(Err(error)) => Err(format!("not WebAssembly: {error}")),
-        _ => Err("not WebAssembly".to_owned()),
-    }
-}
-
-/// The names of the outermost component's exports.
-fn exports(bytes: &[u8]) -> Result<Vec<String>, String> {
-    let mut depth = 0_usize;
-    let mut names = Vec::new();
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(|error| error.to_string())? {
-            Payload::Version { .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::ComponentExportSection(section) if depth == 1 => {
-                for export in section {
-                    names.push(export.map_err(|error| error.to_string())?.name.name.to_owned());
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(names)
+    Err(format!("the component exports neither {CONTRACTS}; {found}"))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod server;
 mod state;
 mod store;
 mod tails;
+mod usage;
 
 pub use auth::NoRandomness;
 pub use store::StoreError;
@@ -33,7 +34,7 @@ use verge_config::api::Scope;
 
 /// How long running requests may take to end after the shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How often the purge log is trimmed and old keys are swept away.
+/// How often the purge log is trimmed, and old keys and old usage are swept away.
 const TRIM_EVERY: Duration = Duration::from_secs(600);
 
 /// What `init` made.
@@ -142,6 +143,9 @@ async fn trim(app: Arc<App>) {
         }
         if let Err(error) = app.store.sweep(now).await {
             tracing::warn!(%error, "cannot sweep the store");
+        }
+        if let Err(error) = app.store.sweep_usage(now).await {
+            tracing::warn!(%error, "cannot forget old usage");
         }
         tokio::select! {
             () = tokio::time::sleep(TRIM_EVERY) => {}

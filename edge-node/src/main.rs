@@ -51,6 +51,9 @@ struct Flags {
     /// The disk tier of the cache in --cache-dir, as in 10GiB.
     #[arg(long, value_name = "SIZE", conflicts_with = "config", value_parser = size)]
     disk: Option<u64>,
+    /// A file of secrets for the handlers (NAME = "value"), which its owner alone may read.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    secrets: Option<PathBuf>,
     /// Write a JSON line for each request to standard output.
     #[arg(long)]
     access_log: bool,
@@ -161,6 +164,7 @@ fn read_config(flags: &Flags) -> Result<EdgeConfig> {
         ram: flags.ram,
         disk: flags.disk,
         access_log: flags.access_log,
+        secrets: flags.secrets.clone(),
     };
     EdgeConfig::standalone(standalone).context("the flags are not valid")
 }

@@ -92,10 +92,23 @@ impl EdgeError {
                 _ => "The site's origin server could not be reached or gave no valid answer.",
             },
             EdgeError::Source(_) => "The site's origin server gave no valid answer.",
+            EdgeError::Handler(Ended::Busy(_) | Ended::InstanceLimit(_)) => {
+                "The site's handler is busy."
+            }
+            EdgeError::Handler(Ended::Tripped(_)) => "The site's handler is out of order.",
             EdgeError::Handler(_) => "The site's handler did not answer this request.",
             EdgeError::OnlyIfCached => "No stored response can be used.",
             EdgeError::Cache(error, _) => error.text(),
             EdgeError::Internal(_) => "The edge could not serve this request.",
+        }
+    }
+
+    /// After how many seconds the visitor may come again, where that may help.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            EdgeError::Handler(ended) => ended.retry_after().map(verge_handlers::seconds),
+            EdgeError::Cache(error, _) => error.retry_after(),
+            _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         }
     }
 
@@ -106,6 +119,10 @@ impl EdgeError {
             EdgeError::Loop => Some("proxy_loop_detected"),
             EdgeError::Origin(error) => Some(error.proxy_status_error()),
             EdgeError::Source(_) => Some("http_protocol_error"),
+            EdgeError::Handler(Ended::Busy(_) | Ended::InstanceLimit(_)) => {
+                Some("connection_limit_reached")
+            }
+            EdgeError::Handler(Ended::Tripped(_)) => Some("destination_unavailable"),
             EdgeError::Handler(_) | EdgeError::Internal(_) => Some("proxy_internal_error"),
             EdgeError::Misdirected { .. } | EdgeError::Method(_) => Some("http_request_denied"),
             EdgeError::OnlyIfCached => None,
@@ -157,8 +174,8 @@ pub fn error(error: &EdgeError, record: Record) -> Reply {
     if status == StatusCode::METHOD_NOT_ALLOWED {
         reply.headers.insert(ALLOW, HeaderValue::from_static(METHODS));
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        reply.headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Some(seconds) = error.retry_after() {
+        reply.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     reply
 }

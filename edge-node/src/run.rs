@@ -5,10 +5,12 @@ mod sockets;
 
 use crate::control_link::{
     Builder, Fleet, FleetError, FleetSettings, LinkStatus, LocalPurges, PurgeLog, PurgeSink,
-    Standalone, StandaloneError, Witness,
+    Standalone, StandaloneError, UsageReporter, Witness,
 };
+use crate::handlers::UsageBook;
 use crate::listen::{CertificateError, CertificateFiles, Certificates, Limits, Listeners};
-use crate::origin::{OriginSettings, Outside, Resolver, native_roots};
+use crate::origin::{OriginSettings, Resolver, native_roots};
+use crate::secrets::{self, SecretsError};
 use crate::serve::Edge;
 use crate::snapshot::{Snapshot, SnapshotCell};
 use crate::tail::Tails;
@@ -16,7 +18,7 @@ use crate::telemetry;
 use hooks::Hooks;
 use sockets::{Sockets, tell, write_addresses};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use verge_cache::{Cache, DiskError, DiskSettings, Settings};
 use verge_config::process::edge::{CacheStorage, EdgeConfig, Source};
+use verge_config::secrets::Secrets;
 use verge_config::site::Context;
 use verge_config::tail::TailLine;
 use verge_handlers::{CompilerCommand, Sandbox, SandboxError, SandboxSettings};
@@ -78,6 +81,9 @@ pub enum RunError {
     /// The site file cannot be served.
     #[error(transparent)]
     Site(#[from] StandaloneError),
+    /// The secrets cannot be had.
+    #[error("secrets: {0}")]
+    Secrets(#[from] SecretsError),
     /// The cache's disk tier cannot be used.
     #[error("the cache's disk: {0}")]
     Disk(#[from] DiskError),
@@ -144,14 +150,15 @@ pub async fn run_with(
     let origins = Arc::new(origin_settings(&config, &addresses));
     let (sandbox, _scratch) = sandbox(&config, &options)?;
     let log = Arc::new(PurgeLog::new(Arc::new(cache.clone())));
-    let mut link = Link::open(&config, &options, sandbox, &origins, &cell, log.clone()).await?;
+    let builder = builder(&config, sandbox, &origins)?;
+    let mut link = Link::open(&config, &options, builder, &origins, &cell, log.clone()).await?;
     let tails = Arc::new(Tails::new(Arc::clone(&config.name), options.requests.clone()));
     link.tell_of(&tails);
     let edge = Arc::new(Edge {
         id: Arc::clone(&config.name),
         snapshot: Arc::clone(&cell),
         cache: cache.clone(),
-        outside: Arc::new(Outside::new(Arc::clone(&origins))),
+        origins: Arc::clone(&origins),
         tails,
     });
     let hooks = Arc::new(Hooks {
@@ -179,12 +186,19 @@ pub async fn run_with(
     bound(&addresses);
     let edge_cache = cache.clone();
     let gauges = tokio::spawn(keep_gauges(cache, link.status(), shutdown.clone()));
+    let ended = CancellationToken::new();
+    let usage = link.usage(config.handlers.usage_every);
+    let usage = usage.map(|usage| tokio::spawn(usage.run(ended.clone())));
     let link = tokio::spawn(link.run(shutdown.clone()));
     shutdown.cancelled().await;
     if !listeners.drained(config.limits.drain).await {
         tracing::warn!("connections were still open when the time to drain was over");
     }
     let _ = link.await;
+    ended.cancel();
+    if let Some(usage) = usage {
+        let _ = usage.await;
+    }
     gauges.abort();
     let closing = edge_cache.clone();
     let _ = tokio::task::spawn_blocking(move || closing.close()).await;
@@ -230,7 +244,30 @@ async fn check(config: &EdgeConfig, options: &Options) -> Result<(), RunError> {
     let cache = Arc::new(Cache::new(Settings::default()));
     let origins = Arc::new(origin_settings(config, &Addresses::default()));
     let (sandbox, _scratch) = sandbox(config, options)?;
-    Link::open(config, options, sandbox, &origins, &cell, cache).await.map(|_| ())
+    let builder = builder(config, sandbox, &origins)?;
+    Link::open(config, options, builder, &origins, &cell, cache).await.map(|_| ())
+}
+
+/// Who builds the sites.
+fn builder(
+    config: &EdgeConfig,
+    sandbox: Sandbox,
+    origins: &Arc<OriginSettings>,
+) -> Result<Builder, SecretsError> {
+    let context = match config.source {
+        Source::SiteFile(_) => Context::Standalone,
+        Source::Control { .. } => Context::Fleet,
+    };
+    let secrets =
+        config.secrets.as_deref().map_or_else(|| Ok(Secrets::default()), secrets::read)?;
+    // A standalone edge has nobody who would read what its handlers use.
+    let usage = match config.source {
+        Source::SiteFile(_) => Arc::new(UsageBook::unread()),
+        Source::Control { .. } => Arc::default(),
+    };
+    Ok(Builder::new(sandbox, Arc::clone(origins), context)
+        .with_secrets(Arc::new(secrets))
+        .with_handlers(config.handlers.per_site, usage))
 }
 
 fn certificates(config: &EdgeConfig) -> Result<Option<Arc<Certificates>>, RunError> {
@@ -275,7 +312,11 @@ fn limits(config: &EdgeConfig) -> Limits {
 }
 
 fn origin_settings(config: &EdgeConfig, addresses: &Addresses) -> OriginSettings {
-    let own = addresses.http.iter().chain(&addresses.https).chain(&addresses.admin);
+    let control = match &config.source {
+        Source::Control { url, .. } => addresses_in(url),
+        Source::SiteFile(_) => Vec::new(),
+    };
+    let own = addresses.http.iter().chain(&addresses.https).chain(&addresses.admin).chain(&control);
     OriginSettings {
         allow_private: config.allow_private_origins,
         edge_id: Arc::clone(&config.name),
@@ -283,6 +324,22 @@ fn origin_settings(config: &EdgeConfig, addresses: &Addresses) -> OriginSettings
         roots: native_roots(),
         own: own.copied().collect(),
     }
+}
+
+/// Where a URL leads that says so itself. A control plane on this machine or at a private address is
+/// nothing that a site may reach; one under a public name takes nobody without a token.
+fn addresses_in(url: &str) -> Vec<SocketAddr> {
+    let Ok(url) = url.parse::<http::Uri>() else { return Vec::new() };
+    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let found = match host.parse::<IpAddr>() {
+        Ok(address) => vec![address],
+        Err(_) if host.eq_ignore_ascii_case("localhost") => {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        }
+        Err(_) => Vec::new(),
+    };
+    found.into_iter().map(|address| SocketAddr::new(address, port)).collect()
 }
 
 /// The sandbox, and the folder that goes when the edge does, where it has none of its own.
@@ -317,7 +374,7 @@ impl Link {
     async fn open(
         config: &EdgeConfig,
         options: &Options,
-        sandbox: Sandbox,
+        builder: Builder,
         origins: &Arc<OriginSettings>,
         cell: &Arc<SnapshotCell>,
         sink: Arc<dyn PurgeSink>,
@@ -325,12 +382,10 @@ impl Link {
         let cell = Arc::clone(cell);
         match &config.source {
             Source::SiteFile(path) => {
-                let builder = Builder::new(sandbox, Arc::clone(origins), Context::Standalone);
                 let standalone = Standalone::open(path.clone(), builder, cell, sink).await?;
                 Ok(Link::Standalone(standalone))
             }
             Source::Control { url, join } => {
-                let builder = Builder::new(sandbox, Arc::clone(origins), Context::Fleet);
                 let state_dir = config.state_dir.clone();
                 let settings = FleetSettings {
                     control: url.clone(),
@@ -361,6 +416,14 @@ impl Link {
         match self {
             Link::Fleet(_) => None,
             Link::Standalone(standalone) => Some(standalone.purges()),
+        }
+    }
+
+    /// What reports the usage of handlers, where there is somebody to report it to.
+    fn usage(&self, every: Duration) -> Option<UsageReporter> {
+        match self {
+            Link::Fleet(fleet) => Some(fleet.usage(every)),
+            Link::Standalone(_) => None,
         }
     }
 

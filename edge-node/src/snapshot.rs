@@ -1,18 +1,19 @@
 //! What the edge serves at one revision: every site with what it needs at run time, found by host.
 //! Immutable once made; may not do I/O, and is swapped whole so that a change never splits a request.
 
-use crate::origin::OriginPool;
+use crate::handlers::{Gate, Runner};
+use crate::origin::{OriginPool, OriginSettings, Outside};
 use crate::routing::Router;
 use ahash::RandomState;
 use compact_str::CompactString;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use verge_cache::SiteName;
 use verge_config::Revision;
+use verge_config::secrets::Secrets;
 use verge_config::site::{Domain, Site};
-use verge_handlers::Handler;
 
 /// Where the snapshot in force is found, lock-free; an exchange loads it once and keeps it.
 pub type SnapshotCell = arc_swap::ArcSwap<Snapshot>;
@@ -52,7 +53,12 @@ pub struct SiteRuntime {
     /// A pool for each origin, by name.
     pub origins: HashMap<String, Arc<OriginPool>, RandomState>,
     /// Each handler, ready to be called, by name.
-    pub handlers: HashMap<String, Arc<Handler>, RandomState>,
+    pub handlers: HashMap<String, Arc<Runner>, RandomState>,
+    /// What its handlers may be told of secrets.
+    pub secrets: Arc<Secrets>,
+    /// How many requests of its handlers run at once.
+    pub gate: Arc<Gate>,
+    outside: OnceLock<Arc<Outside>>,
 }
 
 /// What a site's runtime is made of.
@@ -68,7 +74,11 @@ pub struct Parts {
     /// A pool for each origin, by name.
     pub origins: HashMap<String, Arc<OriginPool>, RandomState>,
     /// Each handler, by name.
-    pub handlers: HashMap<String, Arc<Handler>, RandomState>,
+    pub handlers: HashMap<String, Arc<Runner>, RandomState>,
+    /// Its secrets.
+    pub secrets: Arc<Secrets>,
+    /// How many requests of its handlers run at once.
+    pub gate: Arc<Gate>,
 }
 
 /// A version that is not active, reached by a token.
@@ -109,7 +119,25 @@ impl SiteRuntime {
             digest: parts.digest,
             origins: parts.origins,
             handlers: parts.handlers,
+            secrets: parts.secrets,
+            gate: parts.gate,
+            outside: OnceLock::new(),
         }
+    }
+
+    /// Goes on with the connections to outside hosts that an earlier runtime of the site has.
+    #[must_use]
+    pub fn after(self, previous: Option<&SiteRuntime>) -> SiteRuntime {
+        match previous.and_then(|previous| previous.outside.get()) {
+            Some(outside) => SiteRuntime { outside: Arc::clone(outside).into(), ..self },
+            None => self,
+        }
+    }
+
+    /// The way of its handlers to hosts outside the site; no other site's requests go by it. Made when
+    /// the first one asks: most sites have no handlers.
+    pub fn outside(&self, settings: &Arc<OriginSettings>) -> &Arc<Outside> {
+        self.outside.get_or_init(|| Arc::new(Outside::new(Arc::clone(settings))))
     }
 
     /// The pool of an origin of this site.
@@ -120,7 +148,7 @@ impl SiteRuntime {
 
     /// A handler of this site.
     #[must_use]
-    pub fn handler(&self, name: &str) -> Option<&Arc<Handler>> {
+    pub fn handler(&self, name: &str) -> Option<&Arc<Runner>> {
         self.handlers.get(name)
     }
 }

@@ -12,8 +12,12 @@
 mod exchange;
 #[path = "origin/faults.rs"]
 mod faults;
+#[path = "origin/forms.rs"]
+mod forms;
 #[path = "origin/guard.rs"]
 mod guard;
+#[path = "origin/registry.rs"]
+mod registry;
 #[path = "origin/support.rs"]
 mod support;
 #[path = "origin/tls.rs"]

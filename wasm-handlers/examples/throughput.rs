@@ -49,7 +49,11 @@ async fn main() {
         component: ComponentRef::Digest(component.digest().into()),
         limits: HandlerLimits { cpu: Duration::from_secs(5), ..HandlerLimits::default() },
         env: [].into(),
+        config: [].into(),
         fetch: Vec::new(),
+        grants: [].into(),
+        on_failure: Default::default(),
+        breaker: Default::default(),
     };
     let handler = Handler::new(component, "site".into(), Arc::new(spec));
     let host: Arc<dyn Host> = Arc::new(Nowhere);

@@ -188,13 +188,15 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use verge_config::component::Contract;
 
     fn open(folder: &Path) -> Artefacts {
         bounded(folder, u64::MAX)
     }
 
     fn bounded(folder: &Path, most: u64) -> Artefacts {
-        Artefacts::open(folder, most, &crate::engine::compiler().unwrap()).unwrap()
+        Artefacts::open(folder, most, &crate::engine::compiler(Contract::Incoming).unwrap())
+            .unwrap()
     }
 
     fn compiled(store: &Artefacts) -> Vec<u8> {

@@ -3,29 +3,26 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use http::{Request, Response};
-use http_body_util::BodyExt;
 use verge_config::site::HandlerLimits;
-use wasmtime::Store;
-use wasmtime::component::Resource;
-use wasmtime_wasi_http::WasiHttpView;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+use wasmtime_wasi_http::WasiBody;
 
-use crate::Body;
-use crate::body;
-use crate::guest::{self, Call, State};
+use crate::guest::Call;
 use crate::host::Host;
 use crate::outcome::{End, Ended};
-use crate::running::{Running, Slot};
+use crate::running::{Guest, Running, Slot};
 use crate::sandbox::Component;
+use crate::target::Pre;
+use crate::{Body, body, p2, p3};
 
 /// A handler of a site.
 #[derive(Debug, Clone)]
 pub struct Handler {
+    /// Names it among all handlers of this process; clones are the same handler.
+    id: u64,
     component: Arc<Component>,
     site: Arc<str>,
     spec: Arc<verge_config::site::Handler>,
@@ -45,7 +42,9 @@ impl Handler {
         let mut limits = spec.limits;
         limits.memory = limits.memory.min(component.runtime.max_memory);
         let env = spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        Handler { component, site, spec, limits, env }
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        Handler { id, component, site, spec, limits, env }
     }
 
     /// The site that it is of.
@@ -80,76 +79,53 @@ impl Handler {
         host: Arc<dyn Host>,
     ) -> Result<Response<Body>, Ended> {
         let runtime = &self.component.runtime;
-        let call = Call::new(host, self.limits, Arc::clone(runtime));
-        let Some(slot) = Slot::take(runtime) else {
+        let spec = Arc::clone(&self.spec);
+        let call = Call::new(host, spec, self.limits, Arc::clone(runtime));
+        let Some(slot) = Slot::take(runtime, self.component.weight) else {
             let ended = Ended::InstanceLimit(runtime.max_instances);
             call.report(&End::Failed(ended.clone()));
             return Err(ended);
         };
         let is_head_request = request.method() == http::Method::HEAD;
-        let mut store = guest::store(&runtime.engine, &call, &self.env);
-        let (request, outparam) = match admit(&mut store, request, &call) {
-            Ok(admitted) => admitted,
+        let (guest, again) = match self.guest(request, &call) {
+            Ok(guest) => guest,
             Err(ended) => {
                 call.report(&End::Failed(ended.clone()));
                 return Err(ended);
             }
         };
-        let pre = self.component.pre.clone();
-        let guest = Box::pin(async move {
-            let result = async {
-                let proxy = pre.instantiate_async(&mut store).await?;
-                let handler = proxy.wasi_http_incoming_handler();
-                handler.call_handle(&mut store, request, outparam).await
-            }
-            .await;
-            (store, result)
-        });
-        let mut running = Running::new(guest, call, slot);
+        let mut running = Running::new(guest, call, slot, again);
         let head = head(&mut running).await?;
-        body::respond(head, is_head_request, running)
+        body::respond(head, is_head_request, running).await
+    }
+
+    /// The guest, and whose further requests its instance may serve.
+    fn guest(
+        &self,
+        request: Request<Body>,
+        call: &Arc<Call>,
+    ) -> Result<(Guest, Option<u64>), Ended> {
+        match &self.component.pre {
+            Pre::Incoming(pre) => Ok((p2::guest(pre, request, call, &self.env)?, None)),
+            Pre::Handler(pre) => {
+                let again = (self.limits.requests > 1).then_some(self.id);
+                let waiting = again.and_then(|owner| self.component.runtime.idle.take(owner));
+                Ok((p3::guest(pre, waiting, request, call, &self.env), again))
+            }
+        }
     }
 }
 
-/// Gives a request to the guest's store.
-fn admit(
-    store: &mut Store<State>,
-    request: Request<Body>,
-    call: &Arc<Call>,
-) -> Result<(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>), Ended> {
-    let scheme = match request.uri().scheme_str() {
-        Some("https") => Scheme::Https,
-        _ => Scheme::Http,
-    };
-    let bad = |error: wasmtime::Error| Ended::BadRequest(error.to_string());
-    let request = request.map(|body| body.map_err(guest::broken));
-    let mut http = store.data_mut().http();
-    let request = http.new_incoming_request(scheme, request).map_err(bad)?;
-    let answering = Arc::clone(call);
-    let outparam = http
-        .new_response_outparam_from_callback(move |head| answering.set_head(head))
-        .map_err(bad)?;
-    Ok((request, outparam))
-}
-
 /// Drives the guest until it has answered.
-async fn head(running: &mut Running) -> Result<Response<HyperOutgoingBody>, Ended> {
+async fn head(running: &mut Running) -> Result<Response<WasiBody>, Ended> {
     poll_fn(|context| {
         let is_done = running.poll(context).is_ready();
         match running.call.take_head() {
             Some(Ok(head)) => Poll::Ready(Ok(head)),
-            Some(Err(code)) => Poll::Ready(Err(running.fail(answered(code)))),
+            Some(Err(ended)) => Poll::Ready(Err(running.fail(ended))),
             None if is_done => Poll::Ready(Err(running.fail(Ended::NoResponse))),
             None => Poll::Pending,
         }
     })
     .await
-}
-
-fn answered(code: ErrorCode) -> Ended {
-    match code {
-        ErrorCode::LoopDetected => Ended::Loop,
-        ErrorCode::InternalError(Some(reason)) => Ended::GuestError(reason),
-        other => Ended::GuestError(format!("{other:?}")),
-    }
 }

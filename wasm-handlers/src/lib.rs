@@ -8,16 +8,23 @@ mod engine;
 mod guest;
 mod handler;
 mod host;
+mod hostcalls;
+mod idle;
 mod outcome;
+mod p2;
+mod p3;
 mod running;
 mod sandbox;
 mod settings;
+mod target;
 mod ticker;
 
 pub use compile::compile_child;
 pub use handler::Handler;
-pub use host::{FetchError, Host, LogLine, LogStream};
-pub use outcome::{End, Ended, Usage};
+pub use host::{
+    CacheEntry, FetchError, Host, LogLevel, LogLine, LogStream, Tls, Unavailable, Visitor,
+};
+pub use outcome::{End, Ended, Usage, Verdict, seconds};
 pub use sandbox::{Component, LoadError, Sandbox, SandboxError};
 pub use settings::{CompileLimits, CompilerCommand, SandboxSettings, limits};
 

@@ -6,43 +6,50 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Instant, Sleep};
-use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::FieldMapError;
 
-use crate::guest::{Call, OutOfCpu, State};
-use crate::outcome::{End, Ended};
+use crate::guest::{Call, OutOfCpu};
+use crate::idle::Instance;
+use crate::outcome::{End, Ended, brief};
 use crate::sandbox::Runtime;
 use crate::settings::limits;
 
-/// The call of a guest's handler. It gives the store back, so that what the guest left in it can be
+/// What is told of a function's name, in bytes: names are the component's to choose.
+const NAME_BYTES: usize = 200;
+
+/// The call of a guest's handler. It gives the instance back, so that what the guest left in it can be
 /// told from what went away with it.
-pub(crate) type Guest = Pin<Box<dyn Future<Output = (Store<State>, wasmtime::Result<()>)> + Send>>;
+pub(crate) type Guest = Pin<Box<dyn Future<Output = (Instance, wasmtime::Result<()>)> + Send>>;
 
 /// A running guest. Dropping it stops the guest.
 pub(crate) struct Running {
     guest: Option<Guest>,
-    store: Option<Store<State>>,
+    instance: Option<Instance>,
+    /// Whose further requests the instance may serve.
+    again: Option<u64>,
     failed: Option<Ended>,
     is_reported: bool,
     sleep: Option<Pin<Box<Sleep>>>,
     pub(crate) call: Arc<Call>,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl Running {
-    pub(crate) fn new(guest: Guest, call: Arc<Call>, slot: Slot) -> Running {
+    pub(crate) fn new(guest: Guest, call: Arc<Call>, slot: Slot, again: Option<u64>) -> Running {
         Running {
             guest: Some(guest),
-            store: None,
+            instance: None,
+            again,
             failed: None,
             is_reported: false,
             sleep: None,
             call,
-            _slot: slot,
+            slot,
         }
     }
 
@@ -52,9 +59,9 @@ impl Running {
         self.call.begin_turn();
         let polled = guest.as_mut().poll(context);
         self.call.end_turn();
-        if let Poll::Ready((store, result)) = polled {
+        if let Poll::Ready((instance, result)) = polled {
             self.guest = None;
-            self.store = Some(store);
+            self.instance = Some(instance);
             self.failed = result.err().map(|error| self.classify(&error));
             return Poll::Ready(());
         }
@@ -87,9 +94,9 @@ impl Running {
         matches!(self.failed, Some(Ended::TimedOut(_)))
     }
 
-    /// Gives up what an ended guest left in its store.
-    pub(crate) fn drop_store(&mut self) {
-        self.store = None;
+    /// Gives up what an ended guest left in its instance; says whether there was one.
+    pub(crate) fn drop_instance(&mut self) -> bool {
+        self.instance.take().is_some()
     }
 
     /// The request has failed: stops the guest and says so. Gives what to tell the reader.
@@ -97,14 +104,17 @@ impl Running {
         let ended = self.failed.take().unwrap_or(ended);
         let ended = self.blame_memory(ended);
         self.guest = None;
-        self.store = None;
+        self.instance = None;
         self.report(&End::Failed(ended.clone()));
         ended
     }
 
     /// The response is whole. A guest that still runs goes on by itself, within the same limits.
     pub(crate) fn complete(mut self) {
-        if self.is_done() {
+        self.call.set_read();
+        // It may have waited for nothing but that.
+        let waits_for_more = self.poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        if !waits_for_more {
             return self.settle();
         }
         // Without a runtime there is nobody to drive it: it is stopped, which is what dropping does.
@@ -119,6 +129,12 @@ impl Running {
     fn settle(mut self) {
         let end = self.failed.take().map_or(End::Responded, End::Failed);
         self.report(&end);
+        if let (Some(owner), Some(instance), End::Responded) =
+            (self.again, self.instance.take(), end)
+            && instance.served < self.call.limits.requests
+        {
+            self.slot.runtime.idle.put(owner, instance);
+        }
     }
 
     fn report(&mut self, end: &End) {
@@ -161,6 +177,7 @@ impl Running {
                 Some(trap) => trap.to_string(),
                 None => error.root_cause().to_string(),
             };
+            let reason = brief(&reason, limits::REASON_BYTES).into_owned();
             Ended::Trapped { reason, backtrace: backtrace(error) }
         };
         self.blame_memory(ended)
@@ -179,30 +196,31 @@ fn backtrace(error: &wasmtime::Error) -> String {
     let Some(frames) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
     let mut text = String::new();
     for (n, frame) in frames.frames().iter().enumerate() {
-        let name = frame.func_name().unwrap_or("?");
+        let name = brief(frame.func_name().unwrap_or("?"), NAME_BYTES);
         let line_end = if n == 0 { "" } else { "\n" };
         let _ = write!(text, "{line_end}{n:>3}: {name}");
     }
     text
 }
 
-/// One of the edge's instances, taken until this is dropped.
+/// A share of the edge's instances, taken until this is dropped.
 pub(crate) struct Slot {
     runtime: Arc<Runtime>,
+    weight: u32,
 }
 
 impl Slot {
-    /// An instance, when one is free.
-    pub(crate) fn take(runtime: &Arc<Runtime>) -> Option<Slot> {
+    /// An instance of a component of this weight, when that much is free.
+    pub(crate) fn take(runtime: &Arc<Runtime>, weight: u32) -> Option<Slot> {
         let most = runtime.max_instances;
-        let take = |running| (running < most).then_some(running + 1);
+        let take = |running: u32| running.checked_add(weight).filter(|running| *running <= most);
         runtime.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
-        Some(Slot { runtime: Arc::clone(runtime) })
+        Some(Slot { runtime: Arc::clone(runtime), weight })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.runtime.running.fetch_sub(1, Ordering::AcqRel);
+        self.runtime.running.fetch_sub(self.weight, Ordering::AcqRel);
     }
 }

@@ -9,15 +9,12 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use wasmtime::Engine;
-use wasmtime::component::Linker;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use verge_config::component::{Contract, NoComponent, exports};
 
-use crate::artefact::Artefacts;
 use crate::compile::{CompileError, Compiler};
-use crate::engine;
-use crate::guest::State;
+use crate::idle::Idle;
 use crate::settings::{SandboxSettings, limits};
+use crate::target::{Pre, Target};
 use crate::ticker::Ticker;
 
 /// Why there is no sandbox.
@@ -62,8 +59,10 @@ pub enum LoadError {
     /// It imports what no edge offers.
     #[error("the component cannot be linked: {0}")]
     Import(String),
-    /// It does not export `wasi:http/incoming-handler`.
-    #[error("the component exports no wasi:http/incoming-handler@0.2: {0}")]
+    /// It fulfils no contract for handlers.
+    #[error(
+        "the component exports neither wasi:http/incoming-handler@0.2 nor wasi:http/handler@0.3: {0}"
+    )]
     NoHandler(String),
     /// A fault of the edge's own; the component may be good.
     #[error("the component could not be compiled: {0}")]
@@ -96,8 +95,8 @@ pub struct Sandbox {
 
 struct Shared {
     runtime: Arc<Runtime>,
-    linker: Linker<State>,
-    artefacts: Arc<Artefacts>,
+    incoming: Target,
+    handler: Target,
     compiler: Compiler,
     /// The components in use, by digest; the lock of an entry is held while its component is made.
     ready: Mutex<HashMap<String, Slot>>,
@@ -107,8 +106,8 @@ type Slot = Arc<tokio::sync::Mutex<Weak<Component>>>;
 
 /// What running guests share.
 pub(crate) struct Runtime {
-    pub(crate) engine: Engine,
     pub(crate) ticker: Ticker,
+    pub(crate) idle: Idle,
     pub(crate) max_instances: u32,
     pub(crate) max_memory: u64,
     pub(crate) running: AtomicU32,
@@ -119,8 +118,10 @@ pub(crate) struct Runtime {
 pub struct Component {
     digest: String,
     size: usize,
-    pub(crate) pre: ProxyPre<State>,
+    pub(crate) pre: Pre,
     pub(crate) runtime: Arc<Runtime>,
+    /// How many instances one of its counts as.
+    pub(crate) weight: u32,
 }
 
 impl Component {
@@ -151,29 +152,22 @@ impl Sandbox {
     /// When the settings make no engine, the machine lacks address space, or the folder of artefacts
     /// cannot be used.
     pub fn new(settings: SandboxSettings) -> Result<Sandbox, SandboxError> {
-        let unset = |error: wasmtime::Error| SandboxError::Engine {
-            instances: settings.max_instances,
-            memory: settings.max_memory,
-            reason: format!("{error:#}"),
-        };
-        let engine = engine::runner(&settings).map_err(unset)?;
-        let linker = crate::guest::linker(&engine).map_err(unset)?;
-        let artefacts =
-            Artefacts::open(&settings.artefact_dir, settings.max_artefact_bytes, &engine)
-                .map_err(SandboxError::Artefacts)?;
-        let ticker = Ticker::start(&engine, settings.epoch_tick).map_err(SandboxError::Ticker)?;
+        let incoming = Target::new(Contract::Incoming, &settings)?;
+        let handler = Target::new(Contract::Handler, &settings)?;
+        let engines = vec![incoming.engine.clone(), handler.engine.clone()];
+        let ticker = Ticker::start(engines, settings.epoch_tick).map_err(SandboxError::Ticker)?;
         let compiler =
             Compiler::new(settings.compiler, settings.compile, settings.max_compilations);
         let runtime = Arc::new(Runtime {
-            engine,
             ticker,
+            idle: Idle::default(),
             max_instances: settings.max_instances,
             max_memory: settings.max_memory,
             running: AtomicU32::new(0),
         });
-        let artefacts = Arc::new(artefacts);
         let ready = Mutex::new(HashMap::new());
-        Ok(Sandbox { shared: Arc::new(Shared { runtime, linker, artefacts, compiler, ready }) })
+        let shared = Shared { runtime, incoming, handler, compiler, ready };
+        Ok(Sandbox { shared: Arc::new(shared) })
     }
 
     /// Makes a component ready: from the artefact when this installation has compiled it before,
@@ -185,9 +179,16 @@ impl Sandbox {
         if component.len() > limits::COMPONENT_BYTES {
             return Err(LoadError::TooLarge(component.len()));
         }
-        if component.starts_with(b"\0asm\x01\0\0\0") {
-            return Err(LoadError::Module);
-        }
+        let exports = exports(&component).map_err(|reason| match reason {
+            NoComponent::Module => LoadError::Module,
+            NoComponent::Foreign => LoadError::Invalid("not WebAssembly".to_owned()),
+            NoComponent::Damaged(error) => LoadError::Invalid(error),
+        })?;
+        let target = match Contract::of(&exports) {
+            Some(Contract::Handler) => &self.shared.handler,
+            // What fulfils none is told so once it is linked, after faults that come before that.
+            Some(Contract::Incoming) | None => &self.shared.incoming,
+        };
         let digest = hex::encode(Sha256::digest(&component));
         let slot = self.slot(&digest);
         let mut held = slot.lock().await;
@@ -195,15 +196,22 @@ impl Sandbox {
             return Ok(ready);
         }
         let size = component.len();
-        let compiled = self.compiled(&digest, component).await?;
-        let pre = self.link(&compiled)?;
+        let compiled = self.compiled(target, &digest, component).await?;
+        let pre = target.link(&compiled)?;
         let runtime = Arc::clone(&self.shared.runtime);
-        let ready = Arc::new(Component { digest, size, pre, runtime });
+        let weight = crate::engine::weight(&compiled);
+        if weight > runtime.max_instances {
+            return Err(LoadError::TooCostly(format!(
+                "its memories and tables are what {weight} instances have; this edge has {}",
+                runtime.max_instances
+            )));
+        }
+        let ready = Arc::new(Component { digest, size, pre, runtime, weight });
         *held = Arc::downgrade(&ready);
         Ok(ready)
     }
 
-    /// Instances that run right now.
+    /// Instances that run right now; those with many memories or tables count as several.
     #[must_use]
     pub fn running(&self) -> u32 {
         self.shared.runtime.running.load(Ordering::Relaxed)
@@ -223,30 +231,28 @@ impl Sandbox {
 
     async fn compiled(
         &self,
+        target: &Target,
         digest: &str,
         component: Bytes,
     ) -> Result<wasmtime::component::Component, LoadError> {
-        let (artefacts, name) = (Arc::clone(&self.shared.artefacts), digest.to_owned());
+        let (artefacts, name) = (Arc::clone(&target.artefacts), digest.to_owned());
         if let Some(found) = blocking(move || artefacts.load(&name)).await? {
             return Ok(found);
         }
         let artefact = self.shared.compiler.compile(component).await?;
-        let (artefacts, name) = (Arc::clone(&self.shared.artefacts), digest.to_owned());
-        blocking(move || artefacts.keep(&name, &artefact))
-            .await?
-            .map_err(|error| LoadError::Internal(format!("{error:#}")))
-    }
-
-    fn link(
-        &self,
-        component: &wasmtime::component::Component,
-    ) -> Result<ProxyPre<State>, LoadError> {
-        let pre = self
-            .shared
-            .linker
-            .instantiate_pre(component)
-            .map_err(|error| LoadError::Import(format!("{error:#}")))?;
-        ProxyPre::new(pre).map_err(|error| LoadError::NoHandler(format!("{error:#}")))
+        let (artefacts, name) = (Arc::clone(&target.artefacts), digest.to_owned());
+        blocking(move || artefacts.keep(&name, &artefact)).await?.map_err(|error| {
+            let reason = format!("{error:#}");
+            // The engine has no type for this; what else keeps an artefact from loading is no fault of
+            // the component's.
+            if reason.contains("pooling allocator") {
+                return LoadError::TooCostly(format!(
+                    "no instance has what it asks for: {}",
+                    error.root_cause()
+                ));
+            }
+            LoadError::Internal(reason)
+        })
     }
 }
 

@@ -11,13 +11,30 @@ pub mod limits {
     pub const ARTEFACT_BYTES: usize = 512 * 1024 * 1024;
     /// What a request may log, in bytes; the rest is dropped, and one line says so.
     pub const LOG_BYTES: usize = 64 * 1024;
+    /// The lines that a request may log: each costs more than its bytes.
+    pub const LOG_LINES: usize = 1024;
+    /// What is told of a guest's own words about a failure, in bytes.
+    pub const REASON_BYTES: usize = 1024;
     /// The longest line of a log, in bytes; a longer one is told in pieces.
     pub const LOG_LINE_BYTES: usize = 8 * 1024;
+    /// The context of a logged message, in bytes; the rest of it is cut off.
+    pub const LOG_CONTEXT_BYTES: usize = 128;
+    /// A key of the cache, in bytes.
+    pub const CACHE_KEY_BYTES: usize = 512;
+    /// A value that a handler puts into the cache, in bytes.
+    pub const CACHE_VALUE_BYTES: usize = 1024 * 1024;
+    /// The longest that it is fresh: a year, in seconds.
+    pub const CACHE_TTL_SECONDS: u32 = 365 * 86_400;
+    /// Tags of such a value, and of one purge.
+    pub const CACHE_TAGS: usize = 64;
+    /// One of these tags, in bytes.
+    pub const CACHE_TAG_BYTES: usize = 256;
     /// The names and values of a response's fields together, in bytes.
     pub const RESPONSE_HEADER_BYTES: usize = 64 * 1024;
     /// The fields of a response.
     pub const RESPONSE_HEADER_COUNT: usize = 256;
-    /// One `fields` resource in the host's memory, in bytes, its bookkeeping included.
+    /// One `fields` resource, in bytes as `wasi:http` counts them; in the host's memory it takes up to half
+    /// as much again.
     pub const FIELDS_BYTES: usize = 128 * 1024;
     /// Fetches of a request that wait for their response's head at the same time.
     pub const CONCURRENT_FETCHES: usize = 6;
@@ -29,7 +46,7 @@ pub mod limits {
     pub const RANDOM_BYTES: u64 = 64 * 1024;
     /// What the host keeps for a guest at the same time: bodies, fields, streams, pollables. Times
     /// the largest of them (`FIELDS_BYTES`), it bounds the host memory that a guest can take.
-    pub const RESOURCES: usize = 2048;
+    pub const RESOURCES: usize = 1024;
     /// One write to an outgoing body, in bytes; two of them may wait for their reader.
     pub const BODY_CHUNK_BYTES: usize = 64 * 1024;
     /// The stack of WebAssembly frames, in bytes.

@@ -1,4 +1,4 @@
-//! Advances the engine's epoch from a thread of the operating system, so that guests are interrupted
+//! Advances the engines' epochs from a thread of the operating system, so that guests are interrupted
 //! even when every worker of the runtime spins. It sleeps for good while no guest runs.
 
 use std::io;
@@ -27,12 +27,12 @@ struct State {
 }
 
 impl Ticker {
-    pub(crate) fn start(engine: &Engine, period: Duration) -> io::Result<Ticker> {
+    pub(crate) fn start(engines: Vec<Engine>, period: Duration) -> io::Result<Ticker> {
         let state = Arc::new(State::default());
-        let (engine, shared) = (engine.clone(), Arc::clone(&state));
+        let shared = Arc::clone(&state);
         let handle = thread::Builder::new()
             .name("verge-epoch".into())
-            .spawn(move || run(&engine, &shared, period))?;
+            .spawn(move || run(&engines, &shared, period))?;
         Ok(Ticker { state, thread: handle.thread().clone(), handle: Some(handle) })
     }
 
@@ -59,11 +59,11 @@ impl Drop for Ticker {
     }
 }
 
-fn run(engine: &Engine, state: &State, period: Duration) {
+fn run(engines: &[Engine], state: &State, period: Duration) {
     let mut idle = 0;
     while !state.stop.load(Ordering::SeqCst) {
         thread::sleep(period);
-        engine.increment_epoch();
+        engines.iter().for_each(Engine::increment_epoch);
         idle = if state.active.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
         if idle < IDLE_TICKS {
             continue;

@@ -247,3 +247,65 @@ async fn a_request_without_an_authority_is_refused() {
     let request = Request::get("/").header("host", "site.test").body(full("")).unwrap();
     assert!(handler.call(request, Recorder::new()).await.is_ok());
 }
+
+#[tokio::test]
+async fn content_is_counted_as_it_flows() {
+    let echo = handler("hello-rust", roomy()).await;
+    // Whole, streamed, and to nobody.
+    for (method, count) in [(Method::POST, 10), (Method::POST, 300_000), (Method::HEAD, 0)] {
+        let request = Request::builder().method(&method).uri("http://site.test/echo");
+        let request = request.body(full(vec![b'x'; count])).unwrap();
+        let host = Recorder::new();
+        let response = echo.call(request, host.clone()).await.unwrap();
+        let told = response.into_body().collect().await.unwrap().to_bytes().len();
+        let (end, usage) = host.end().await;
+        assert_eq!((end, told), (End::Responded, count), "{method}");
+        assert_eq!((usage.bytes_in, usage.bytes_out), (count as u64, count as u64), "{method}");
+        assert!(!usage.waits_for_visitor, "{method}");
+    }
+    // What the reader did not take is not told.
+    let (frames, request) = streamed("/echo");
+    let host = Recorder::new();
+    let answering = tokio::spawn({
+        let host = host.clone();
+        async move { echo.call(request, host).await.unwrap() }
+    });
+    frames.send(Ok(Frame::data("12345".into()))).await.unwrap();
+    let mut body = answering.await.unwrap().into_body();
+    assert_eq!(next(&mut body).await.into_data().unwrap(), "12345");
+    drop(body);
+    let (end, usage) = host.end().await;
+    assert_eq!((end, usage.bytes_out), (End::Cancelled, 5));
+    assert!(usage.waits_for_visitor);
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_holds_no_instance_past_the_wall_clock() {
+    let limits = HandlerLimits { wall: Duration::from_millis(300), ..roomy() };
+    let handler = handler("faulty-rust", limits).await;
+    let host = Recorder::new();
+    let response = handler.call(get("/endless"), host.clone()).await.unwrap();
+    let mut body = response.into_body();
+    assert!(!next(&mut body).await.into_data().unwrap().is_empty());
+    // Nobody polls the content from here on.
+    let (end, usage) = host.end().await;
+    assert_eq!(end, End::Failed(Ended::TimedOut(limits.wall)));
+    assert!(usage.wall >= limits.wall && usage.waits_for_visitor, "{usage:?}");
+    let told = body.frame().await.expect("not a clean end").expect_err("an error");
+    assert_eq!(told.downcast_ref(), Some(&Ended::TimedOut(limits.wall)));
+    assert!(body.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn a_guest_that_keeps_its_reader_waiting_is_late_by_itself() {
+    let limits = HandlerLimits { wall: Duration::from_millis(300), ..roomy() };
+    let handler = handler("faulty-rust", limits).await;
+    let host = Recorder::new();
+    let mut body = handler.call(get("/stall"), host.clone()).await.unwrap().into_body();
+    assert_eq!(next(&mut body).await.into_data().unwrap(), "half");
+    let late = body.frame().await.expect("not a clean end").expect_err("an error");
+    assert_eq!(late.downcast_ref(), Some(&Ended::TimedOut(limits.wall)));
+    let (end, usage) = host.end().await;
+    assert_eq!(end, End::Failed(Ended::TimedOut(limits.wall)));
+    assert!(!usage.waits_for_visitor);
+}

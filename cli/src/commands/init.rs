@@ -1,51 +1,17 @@
-//! `verge init`: writes a new site with a handler that builds and deploys as it is. Overwrites
+//! `verge init`: writes a new site with a handler that builds, tests and deploys as it is. Overwrites
 //! nothing.
 
+mod templates;
+
+use self::templates::{Language, files};
 use crate::Ended;
 use crate::error::CliError;
 use crate::output::Output;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
-use serde_json::{Value, json};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-
-const SITE: &str = include_str!("../../templates/verge.toml");
-const README: &str = include_str!("../../templates/README.md");
-
-const RUST: [(&str, &str); 3] = [
-    ("Cargo.toml", include_str!("../../templates/rust/Cargo.toml")),
-    ("src/lib.rs", include_str!("../../templates/rust/src/lib.rs")),
-    (".gitignore", "/target\n"),
-];
-
-/// The interfaces and the locked packages are those of the example handler, which the tests run: what
-/// is tested there is what is written here.
-macro_rules! guest {
-    ($file:literal) => {
-        include_str!(concat!("../../../wasm-handlers/guests/hello-js/", $file))
-    };
-}
-
-const JS: [(&str, &str); 12] = [
-    ("handler.js", include_str!("../../templates/js/handler.js")),
-    ("package-lock.json", guest!("package-lock.json")),
-    (".npmrc", guest!(".npmrc")),
-    (".gitignore", "/node_modules\n/handler.wasm\n"),
-    ("wit/world.wit", guest!("wit/world.wit")),
-    ("wit/deps/cli.wit", guest!("wit/deps/cli.wit")),
-    ("wit/deps/clocks.wit", guest!("wit/deps/clocks.wit")),
-    ("wit/deps/filesystem.wit", guest!("wit/deps/filesystem.wit")),
-    ("wit/deps/http.wit", guest!("wit/deps/http.wit")),
-    ("wit/deps/io.wit", guest!("wit/deps/io.wit")),
-    ("wit/deps/random.wit", guest!("wit/deps/random.wit")),
-    ("wit/deps/sockets.wit", guest!("wit/deps/sockets.wit")),
-];
-const JS_PACKAGE: &str = guest!("package.json");
-/// How the example handler is built, too (scripts/guests.sh).
-const JS_BUILD: &str = "node node_modules/@bytecodealliance/componentize-js/src/cli.js handler.js \
-                        --wit wit --world-name handler -o handler.wasm";
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
@@ -58,12 +24,6 @@ pub(crate) struct InitArgs {
     /// The site's name; made from the folder's when absent.
     #[arg(long)]
     name: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Language {
-    Rust,
-    Js,
 }
 
 #[derive(Serialize)]
@@ -135,54 +95,6 @@ fn name(args: &InitArgs) -> Result<String, CliError> {
     }
 }
 
-fn files(language: Language, name: &str) -> Vec<(String, String)> {
-    let (component, source, needs, named) = match language {
-        Language::Rust => {
-            let library = name.replace('-', "_");
-            let component = format!("target/wasm32-wasip2/release/{library}.wasm");
-            let needs =
-                "Rust with the target of WASI components (`rustup target add wasm32-wasip2`).";
-            (component, "src/lib.rs", needs, "Rust")
-        }
-        Language::Js => {
-            ("handler.wasm".to_owned(), "handler.js", "Node.js with npm.", "JavaScript")
-        }
-    };
-    let fill = |text: &str| {
-        text.replace("{{name}}", name)
-            .replace("{{component}}", &component)
-            .replace("{{source}}", source)
-            .replace("{{needs}}", needs)
-            .replace("{{language}}", named)
-    };
-    let mut files =
-        vec![("verge.toml".to_owned(), fill(SITE)), ("README.md".to_owned(), fill(README))];
-    match language {
-        Language::Rust => {
-            files.extend(RUST.map(|(path, text)| (path.to_owned(), fill(text))));
-        }
-        Language::Js => {
-            files.push(("package.json".to_owned(), package(name)));
-            files.extend(JS.map(|(path, text)| (path.to_owned(), text.to_owned())));
-        }
-    }
-    files
-}
-
-/// The example handler's package under another name, with a build script.
-fn package(name: &str) -> String {
-    let guest: Value = serde_json::from_str(JS_PACKAGE).unwrap_or_default();
-    let package = json!({
-        "name": name,
-        "version": "0.1.0",
-        "private": true,
-        "type": "module",
-        "scripts": { "build": JS_BUILD },
-        "devDependencies": guest.get("devDependencies"),
-    });
-    serde_json::to_string_pretty(&package).unwrap_or_default() + "\n"
-}
-
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -193,42 +105,6 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use verge_config::Site;
-    use verge_config::site::Context;
-
-    #[test]
-    fn the_templates_are_valid_sites_and_leave_no_blanks() {
-        for language in [Language::Rust, Language::Js] {
-            let files = files(language, "my-site");
-            for (path, text) in &files {
-                assert!(!text.contains("{{"), "{path}");
-            }
-            let (_, text) = files.iter().find(|(path, _)| path == "verge.toml").unwrap();
-            let digest = format!("sha256:{}", "0".repeat(64));
-            let component = match language {
-                Language::Rust => "target/wasm32-wasip2/release/my_site.wasm",
-                Language::Js => "handler.wasm",
-            };
-            let (_, site) =
-                Site::from_toml(&text.replace(component, &digest), Context::Fleet).unwrap();
-            assert_eq!(&*site.name, "my-site");
-        }
-    }
-
-    #[test]
-    fn the_pinned_versions_are_those_of_the_tested_examples() {
-        let guests = include_str!("../../../wasm-handlers/guests/Cargo.toml");
-        let pin = |text: &str| {
-            let line = text.lines().find(|line| line.starts_with("wstd")).map(str::to_owned);
-            line.unwrap_or_default().split('"').nth(1).map(str::to_owned)
-        };
-        assert!(pin(guests).is_some());
-        assert_eq!(pin(RUST[0].1), pin(guests));
-        let package: Value = serde_json::from_str(&package("my-site")).unwrap();
-        assert!(package["devDependencies"]["@bytecodealliance/componentize-js"].is_string());
-        assert!(JS_BUILD.contains("--world-name handler"));
-        assert!(JS[4].1.contains("world handler"));
-    }
 
     #[test]
     fn names_come_from_folders() {

@@ -1,6 +1,7 @@
 //! The commands, one file each: arguments, the calls they make, what they show.
 
 pub(crate) mod activate;
+pub(crate) mod component;
 pub(crate) mod debug_token;
 pub(crate) mod deploy;
 pub(crate) mod dev;
@@ -14,4 +15,5 @@ pub(crate) mod rollback;
 pub(crate) mod sites;
 pub(crate) mod tail;
 pub(crate) mod tokens;
+pub(crate) mod usage;
 pub(crate) mod versions;

@@ -126,6 +126,23 @@ pub fn guest(name: &str) -> PathBuf {
     path
 }
 
+/// The tools of the example handler in a language are those that a new site pins; where they are installed
+/// already, they need not be again.
+pub fn reuse_tools(folder: &Path, language: &str) {
+    let tools = match language {
+        "js" => "hello-js/node_modules",
+        "python" => "hello-python/.venv",
+        "c" => "hello-c/.venv",
+        _ => return,
+    };
+    let installed =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../wasm-handlers/guests").join(tools);
+    if let Ok(installed) = installed.canonicalize() {
+        let name = installed.file_name().unwrap();
+        std::os::unix::fs::symlink(&installed, folder.join(name)).unwrap();
+    }
+}
+
 /// A site without handlers.
 pub fn plain_site(name: &str, body: &str) -> String {
     format!(

@@ -39,6 +39,8 @@ pub struct EdgeConfig {
     pub limits: EdgeLimits,
     /// What handlers may take of this machine.
     pub handlers: HandlerHost,
+    /// The file of its sites' secrets; only where the sites' author and the operator are one person.
+    pub secrets: Option<PathBuf>,
 }
 
 /// Where an edge's sites come from.
@@ -125,9 +127,15 @@ pub struct EdgeLimits {
 pub struct HandlerHost {
     /// Instances at once, of all sites. Default 1,000.
     pub instances: u32,
+    /// Requests of one site's handlers at once; a site's own `handler_concurrency` is cut to it.
+    /// Default 256.
+    pub per_site: u32,
     /// The ceiling of one instance's memory, in bytes; a site's own limit is cut to it. Default
     /// 256 MiB.
     pub memory: u64,
+    /// How often what handlers have used is written down and reported: as much of it is lost when
+    /// the edge is killed. Default 10 s.
+    pub usage_every: Duration,
 }
 
 /// The flags of `verge-edge --site FILE`.
@@ -153,6 +161,8 @@ pub struct Standalone {
     pub disk: Option<u64>,
     /// `--access-log`.
     pub access_log: bool,
+    /// `--secrets`.
+    pub secrets: Option<PathBuf>,
 }
 
 // === impl EdgeConfig ===
@@ -215,6 +225,7 @@ impl EdgeConfig {
             access_log: flags.access_log,
             limits: EdgeLimits::default(),
             handlers: HandlerHost::default(),
+            secrets: flags.secrets,
         };
         faults.or(config)
     }
@@ -255,7 +266,12 @@ impl Default for EdgeLimits {
 
 impl Default for HandlerHost {
     fn default() -> Self {
-        HandlerHost { instances: 1_000, memory: 256 << 20 }
+        HandlerHost {
+            instances: 1_000,
+            per_site: 256,
+            memory: 256 << 20,
+            usage_every: Duration::from_secs(10),
+        }
     }
 }
 

@@ -26,6 +26,9 @@ pub struct SiteDocument {
     /// `honour` (default) or `ignore`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cache_control: Option<String>,
+    /// How many of the site's handlers' requests run at once on an edge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler_concurrency: Option<u64>,
     /// Who gets explanations in responses: `sha256:` and the SHA-256 of a token, in hexadecimal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub debug_tokens: Vec<String>,
@@ -98,9 +101,33 @@ pub struct HandlerDocument {
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Configuration, as the handler reads it through `wasi:config`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<String, String>,
     /// Hosts outside the site that it may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fetch: Vec<String>,
+    /// What else it may use: `cache`, `client`, `secrets`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<String>,
+    /// What visitors get while it keeps failing: `error` (default), `stale` or `bypass`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<String>,
+    /// When it counts as one that keeps failing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerDocument>,
+}
+
+/// `breaker = { failures = 50, window = "30s" }`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerDocument {
+    /// A count; see [`super::BreakerLimits::failures`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<u64>,
+    /// A duration; see [`super::BreakerLimits::window`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
 }
 
 /// `limits = { cpu = "50ms", memory = "128MiB", … }`.
@@ -119,6 +146,12 @@ pub struct LimitsDocument {
     /// A count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetches: Option<u32>,
+    /// A count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_calls: Option<u32>,
+    /// A count, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u32>,
 }
 
 /// `[[routes]]`.

@@ -4,25 +4,30 @@
 mod alike;
 mod compress_rule;
 mod document;
+mod failure;
+mod grant;
 mod key_rule;
 mod pattern;
 mod validate;
 
 pub use compress_rule::{Coding, CompressRule, DEFAULT_COMPRESS_MIN, TypePattern};
 pub use document::{
-    CacheDocument, CompressDocument, CompressTable, HandlerDocument, LimitsDocument,
-    MAX_DOCUMENT_BYTES, OriginDocument, RedirectDocument, RouteDocument, SiteDocument,
-    StaticDocument, TimeoutsDocument, TtlDocument, UrlDocument,
+    BreakerDocument, CacheDocument, CompressDocument, CompressTable, HandlerDocument,
+    LimitsDocument, MAX_DOCUMENT_BYTES, OriginDocument, RedirectDocument, RouteDocument,
+    SiteDocument, StaticDocument, TimeoutsDocument, TtlDocument, UrlDocument,
 };
+pub use failure::{BreakerLimits, OnFailure};
+pub use grant::Grant;
 pub use key_rule::{KeyRule, MAX_KEY_NAMES, QueryKey};
 pub use pattern::{Captures, PathPattern};
 pub use validate::{
-    Context, MAX_CPU, MAX_DEBUG_TOKENS, MAX_DOMAINS, MAX_FETCHES, MAX_HANDLERS, MAX_MEMORY,
-    MAX_ORIGINS, MAX_ROUTES, MAX_WALL, is_digest,
+    Context, MAX_CACHE_CALLS, MAX_CPU, MAX_DEBUG_TOKENS, MAX_DOMAINS, MAX_FETCHES,
+    MAX_HANDLER_CONCURRENCY, MAX_HANDLERS, MAX_MEMORY, MAX_ORIGINS, MAX_REQUESTS, MAX_ROUTES,
+    MAX_WALL, is_digest,
 };
 
 use alike::Alike;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +45,8 @@ pub struct Site {
     pub handlers: BTreeMap<String, Arc<Handler>>,
     /// Its routes, in the order of the file; the first match wins.
     pub routes: Vec<Arc<Route>>,
+    /// The most of its handlers' requests at once on an edge; the edge's own limit when absent.
+    pub handler_concurrency: Option<u32>,
     /// Whether request directives (`Cache-Control: no-cache` and so on) are honoured.
     pub client_cache_control: ClientCacheControl,
     /// SHA-256 of the tokens whose holders get explanations in responses.
@@ -123,8 +130,16 @@ pub struct Handler {
     pub limits: HandlerLimits,
     /// Its environment variables.
     pub env: BTreeMap<String, String>,
+    /// Its configuration, as it reads it through `wasi:config`.
+    pub config: BTreeMap<String, String>,
     /// Hosts outside the site that it may call: exact names or `*.example.com`, with an optional port.
     pub fetch: Vec<String>,
+    /// What else it may use.
+    pub grants: BTreeSet<Grant>,
+    /// What visitors get while it keeps failing.
+    pub on_failure: OnFailure,
+    /// When it counts as one that keeps failing.
+    pub breaker: BreakerLimits,
 }
 
 /// Where a component is.
@@ -147,6 +162,11 @@ pub struct HandlerLimits {
     pub wall: Duration,
     /// Outgoing requests. Default 32.
     pub fetches: u32,
+    /// Calls of the cache. Default 64.
+    pub cache_calls: u32,
+    /// Requests that an instance may serve, one after the other, where the component's contract lets it
+    /// (`wasi:http/handler@0.3`). Default 128; with 1, each request has an instance of its own.
+    pub requests: u32,
 }
 
 impl Default for HandlerLimits {
@@ -156,6 +176,8 @@ impl Default for HandlerLimits {
             memory: 128 * 1024 * 1024,
             wall: Duration::from_secs(30),
             fetches: 32,
+            cache_calls: 64,
+            requests: 128,
         }
     }
 }

@@ -3,13 +3,15 @@
 
 mod cache;
 mod debug;
+mod failure;
 mod handlers;
 mod hosts;
 mod origins;
 mod routes;
 
 pub use debug::MAX_DEBUG_TOKENS;
-pub use handlers::{MAX_CPU, MAX_FETCHES, MAX_MEMORY, MAX_WALL};
+pub use failure::MAX_HANDLER_CONCURRENCY;
+pub use handlers::{MAX_CACHE_CALLS, MAX_CPU, MAX_FETCHES, MAX_MEMORY, MAX_REQUESTS, MAX_WALL};
 
 use super::{ClientCacheControl, ComponentRef, Domain, Site, SiteDocument};
 use crate::Faults;
@@ -52,6 +54,7 @@ impl Site {
         }
         let client_cache_control = client_cache_control(document, &mut faults);
         let debug_tokens = debug::check(&document.debug_tokens, &mut faults);
+        let handler_concurrency = failure::concurrency(document.handler_concurrency, &mut faults);
         let domains = domains(&document.domains, context, &mut faults);
         let origins = named("origins", &document.origins, MAX_ORIGINS, &mut faults, origins::check);
         let check_handler = |path: &str, name: &str, raw: &_, faults: &mut Faults| {
@@ -61,6 +64,7 @@ impl Site {
             named("handlers", &document.handlers, MAX_HANDLERS, &mut faults, check_handler);
         let parts = routes::Parts { document, origins: &origins, handlers: &handlers };
         let routes = routes::check(&parts, client_cache_control, &mut faults);
+        failure::check_routes(&handlers, &routes, &mut faults);
         faults.cut();
         faults.or(Site {
             name: Arc::from(document.site.as_str()),
@@ -68,6 +72,7 @@ impl Site {
             origins,
             handlers,
             routes,
+            handler_concurrency,
             client_cache_control,
             debug_tokens,
         })

@@ -15,6 +15,7 @@ mod request;
 mod sites;
 mod tails;
 mod tokens;
+mod usage;
 
 pub(crate) use guard::Peer;
 pub(crate) use problem::Failure;
@@ -130,6 +131,8 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Arc<App>> {
         Endpoint::RemoveEdge => on(M::DELETE, edges::remove),
         Endpoint::Report => on(M::POST, edges::report),
         Endpoint::Events => on(M::POST, tails::events),
+        Endpoint::ReportUsage => on(M::POST, usage::report),
+        Endpoint::Usage => on(M::GET, usage::read),
         Endpoint::Feed => on(M::GET, feed::stream),
         Endpoint::CreateToken => on(M::POST, tokens::create),
         Endpoint::ListTokens => on(M::GET, tokens::list),

@@ -73,6 +73,8 @@ fn shape(endpoint: Endpoint) -> Shape {
         Endpoint::RemoveEdge => (None, &[], &[("204", Nothing)]),
         Endpoint::Report => (json("Report"), &[], &[("204", Nothing)]),
         Endpoint::Events => (json("Batch"), &[], &[("200", Json("Taken"))]),
+        Endpoint::ReportUsage => (json("UsageReport"), &[], &[("200", Json("UsageAck"))]),
+        Endpoint::Usage => (None, &["from", "to", "by", "limit", "cursor"], &[("200", Page("UsageRow"))]),
         Endpoint::Feed => (None, &["since", "history"], &[("200", Other("application/x-ndjson"))]),
         Endpoint::CreateToken => (json("NewToken"), &[], &[("201", Json("TokenCreated"))]),
         Endpoint::ListTokens => (None, PAGE, &[("200", Page("TokenInfo"))]),

@@ -131,7 +131,7 @@ impl Store {
     /// After a commit that ended in doubt: reads the state anew, over a new connection. SQLite ends
     /// some transactions by itself (when the disk is full), and a connection that still counts on one
     /// refuses to begin another.
-    async fn settle(&self, writer: &mut Writer) -> Result<(), StoreError> {
+    pub(super) async fn settle(&self, writer: &mut Writer) -> Result<(), StoreError> {
         if !writer.in_doubt {
             return Ok(());
         }

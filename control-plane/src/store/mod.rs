@@ -5,6 +5,7 @@ mod commit;
 mod load;
 mod open;
 mod read;
+mod usage;
 mod write;
 
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 pub(crate) use commit::Idempotency;
 pub(crate) use open::{First, create, make_private, open, sync_folder};
 pub(crate) use read::{PurgeRow, ReceiptRow, encode};
+pub(crate) use usage::{Batch, RowKey};
 
 use crate::publish::Publisher;
 use crate::state::{Rejection, State};

@@ -121,6 +121,11 @@ async fn the_audit_log_says_who_did_what_at_which_revision() {
     assert_eq!(rest.json()["items"].as_array().unwrap().len(), 2);
 }
 
+/// The hour of now, since the Unix epoch.
+fn hour() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() / 3_600
+}
+
 /// The description's schemas against what is really sent: every property that is sent is described,
 /// and every one that is required is sent.
 #[tokio::test(flavor = "multi_thread")]
@@ -167,7 +172,12 @@ async fn answers_have_the_shape_that_is_described() {
     let token = client.post("/v1/tokens", json!({"name": "n", "scopes": ["read"]})).await.json();
     check("TokenCreated", &token);
     check("Enrolled", &client.post("/v1/edges", json!({"name": "z"})).await.json());
+    let item = json!({"site": "shop", "handler": "h", "version": 1, "hour": hour(),
+        "sums": {"outcomes": {"responded": 1}, "cpu_us": 1}});
+    let batch = json!({"epoch": "e", "batch": {"number": 1, "items": [item]}});
+    check("UsageAck", &edge.client.post("/v1/edges/self/usage", batch).await.json());
     for (schema, path) in [
+        ("UsageRow", "/v1/sites/shop/usage"),
         ("SiteInfo", "/v1/sites"),
         ("VersionInfo", "/v1/sites/shop/versions"),
         ("EdgeInfo", "/v1/edges"),

@@ -18,3 +18,4 @@ mod purges;
 mod questions;
 mod sites;
 mod tails;
+mod usage;

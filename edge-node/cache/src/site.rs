@@ -154,7 +154,8 @@ impl SiteState {
         let (applied, revision) = match line {
             Logged::Purged { applied, revision, mode, selectors, .. } => {
                 purged.index.insert(selectors, *mode, *applied, mono);
-                (*applied, *revision)
+                // A handler's purge is of no revision and takes none back.
+                (*applied, purged.epoch.revision.max(*revision))
             }
             Logged::Flushed { applied, revision, .. } => {
                 purged.index.clear_before(*applied);
@@ -212,5 +213,29 @@ impl Drop for EpochGuard {
                 in_flight.remove(&self.applied);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_of_no_revision_takes_none_back() {
+        let site = SiteState::new(Revision::ZERO);
+        let purged = |applied, revision| Logged::Purged {
+            site: "shop".to_owned(),
+            applied,
+            revision: Revision(revision),
+            mode: Mode::Hard,
+            selectors: vec![Selector::Tag("t".to_owned())],
+        };
+        for line in [purged(1, 7), purged(2, 0)] {
+            site.restore(&line, 0);
+        }
+        assert_eq!(site.epoch(), Epoch { applied: 2, revision: Revision(7) });
+        let revision = Revision(1);
+        site.restore(&Logged::Flushed { site: "shop".to_owned(), applied: 3, revision }, 0);
+        assert_eq!(site.epoch(), Epoch { applied: 3, revision });
     }
 }

@@ -47,6 +47,7 @@ pub fn admit(edge_id: &str, exchange: Exchange) -> Result<(Admitted, Body), Edge
         headers,
         has_content: exchange.has_content,
         hop,
+        connection: exchange.connection,
         interim: exchange.interim,
     };
     Ok((admitted, exchange.content))

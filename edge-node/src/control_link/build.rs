@@ -3,6 +3,7 @@
 
 use super::client::ClientError;
 use super::session::SessionError;
+use crate::handlers::{Gate, Runner, UsageBook};
 use crate::origin::{AddressClass, OriginPool, OriginSettings, classify};
 use crate::snapshot::{Parts, SiteRuntime};
 use ahash::RandomState;
@@ -11,6 +12,8 @@ use futures::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
+use verge_config::process::edge::HandlerHost;
+use verge_config::secrets::Secrets;
 use verge_config::site::{ComponentRef, Context, Origin, Site, SiteDocument};
 use verge_config::{Faults, Revision};
 use verge_handlers::{Handler, Sandbox};
@@ -57,6 +60,9 @@ pub struct Builder {
     sandbox: Sandbox,
     origins: Arc<OriginSettings>,
     context: Context,
+    secrets: Arc<Secrets>,
+    per_site: u32,
+    usage: Arc<UsageBook>,
 }
 
 /// What is to be built.
@@ -74,7 +80,32 @@ impl Builder {
     /// A builder for a fleet's edge or a standalone one.
     #[must_use]
     pub fn new(sandbox: Sandbox, origins: Arc<OriginSettings>, context: Context) -> Builder {
-        Builder { sandbox, origins, context }
+        Builder {
+            sandbox,
+            origins,
+            context,
+            secrets: Arc::default(),
+            per_site: HandlerHost::default().per_site,
+            usage: Arc::new(UsageBook::unread()),
+        }
+    }
+
+    /// The same, and these are the secrets of every site that it builds: for an edge whose sites are
+    /// all of one author.
+    #[must_use]
+    pub fn with_secrets(self, secrets: Arc<Secrets>) -> Builder {
+        Builder { secrets, ..self }
+    }
+
+    /// As it is, with so many requests of one site's handlers at once, and what they use in this book.
+    #[must_use]
+    pub fn with_handlers(self, per_site: u32, usage: Arc<UsageBook>) -> Builder {
+        Builder { per_site, usage, ..self }
+    }
+
+    /// Where it counts what handlers use.
+    pub(super) fn usage(&self) -> &Arc<UsageBook> {
+        &self.usage
     }
 
     /// The runtime of a document. Pools of origins that are as they were are taken over from
@@ -88,20 +119,23 @@ impl Builder {
         let site = Site::from_document(&wanted.document, self.context);
         let site = site.map_err(BuildError::Refused)?;
         self.check_origins(&site).map_err(BuildError::Refused)?;
-        let handlers = self.handlers(&site, components).await?;
+        let handlers = self.handlers(&site, wanted.version, components, previous).await?;
         let origins = site
             .origins
             .iter()
             .map(|(name, origin)| (name.clone(), self.pool(origin, previous)))
             .collect();
-        Ok(Arc::new(SiteRuntime::new(Parts {
+        let runtime = SiteRuntime::new(Parts {
             version: wanted.version,
             revision: wanted.revision,
             digest: digest(&wanted.document).into(),
+            gate: self.gate(&site, previous),
             site: Arc::new(site),
             origins,
             handlers,
-        })))
+            secrets: Arc::clone(&self.secrets),
+        });
+        Ok(Arc::new(runtime.after(previous.map(Arc::as_ref))))
     }
 
     /// Addresses written in the document are judged now, so that its developer hears of it; those of
@@ -130,8 +164,10 @@ impl Builder {
     async fn handlers(
         &self,
         site: &Site,
+        version: u64,
         components: &dyn Components,
-    ) -> Result<HashMap<String, Arc<Handler>, RandomState>, BuildError> {
+        previous: Option<&Arc<SiteRuntime>>,
+    ) -> Result<HashMap<String, Arc<Runner>, RandomState>, BuildError> {
         let mut handlers = HashMap::default();
         let (mut faults, mut later) = (Faults::default(), false);
         for (name, spec) in &site.handlers {
@@ -148,7 +184,10 @@ impl Builder {
             match self.sandbox.load(bytes).await {
                 Ok(component) => {
                     let handler = Handler::new(component, Arc::clone(&site.name), Arc::clone(spec));
-                    handlers.insert(name.clone(), Arc::new(handler));
+                    let usage = self.usage.counters(&site.name, &spec.name, version);
+                    let previous = previous.and_then(|previous| previous.handler(name));
+                    let runner = Runner::new(handler, spec, usage, previous);
+                    handlers.insert(name.clone(), Arc::new(runner));
                 }
                 Err(error) => faults.add(place, error.to_string()),
             }
@@ -157,6 +196,15 @@ impl Builder {
             Err(faults) if later => Err(BuildError::Later(faults)),
             result => result.map_err(BuildError::Refused),
         }
+    }
+
+    /// The gate of a site: the one before where it is as wide, with all who are in it.
+    fn gate(&self, site: &Site, previous: Option<&Arc<SiteRuntime>>) -> Arc<Gate> {
+        let most = site.handler_concurrency.map_or(self.per_site, |own| own.min(self.per_site));
+        previous
+            .map(|previous| &previous.gate)
+            .filter(|gate| gate.most() == most)
+            .map_or_else(|| Arc::new(Gate::new(most)), Arc::clone)
     }
 
     fn pool(&self, origin: &Arc<Origin>, previous: Option<&Arc<SiteRuntime>>) -> Arc<OriginPool> {

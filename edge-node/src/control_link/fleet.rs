@@ -9,7 +9,9 @@ use super::questions::{Questions, Witness};
 use super::report::{self, Outbox};
 use super::session::Session;
 use super::status::LinkStatus;
+use super::usage::UsageReporter;
 use super::{PurgeSink, events, feed, record};
+use crate::handlers::UsageBook;
 use crate::snapshot::SnapshotCell;
 use crate::tail::Tails;
 use rustls::RootCertStore;
@@ -68,6 +70,8 @@ pub struct Fleet {
     status: Arc<LinkStatus>,
     questions: Arc<Questions>,
     tails: Option<Arc<Tails>>,
+    kept: Arc<LastGood>,
+    usage: Arc<UsageBook>,
     longest_wait: Duration,
 }
 
@@ -108,12 +112,13 @@ impl Fleet {
         let (status, outbox) = (Arc::new(LinkStatus::default()), Arc::new(Outbox::default()));
         let questions = Arc::new(Questions::new(Arc::clone(&outbox)));
         let position = kept.position();
+        let usage = Arc::clone(builder.usage());
         let effects = Effects {
             builder: Arc::new(builder),
             blobs: Arc::new(Blobs::fetching(kept.blobs(), Arc::clone(&session))),
             cell,
             cache,
-            kept,
+            kept: Arc::clone(&kept),
             status: Arc::clone(&status),
             outbox: Arc::clone(&outbox),
             questions: Arc::clone(&questions),
@@ -121,7 +126,8 @@ impl Fleet {
         let mut applier = Applier::new(effects, position);
         applier.restore().await?;
         let longest_wait = settings.longest_wait;
-        Ok(Fleet { applier, session, outbox, status, questions, tails: None, longest_wait })
+        let tails = None;
+        Ok(Fleet { applier, session, outbox, status, questions, tails, kept, usage, longest_wait })
     }
 
     /// How far the link is.
@@ -138,6 +144,15 @@ impl Fleet {
     /// Names whose requests the control plane's readers are told of.
     pub fn tell_of(&mut self, tails: Arc<Tails>) {
         self.tails = Some(tails);
+    }
+
+    /// What writes usage down and reports it, so often; to be run beside the link, and until the last
+    /// request has ended.
+    #[must_use]
+    pub fn usage(&self, every: Duration) -> UsageReporter {
+        let (session, status) = (Arc::clone(&self.session), Arc::clone(&self.status));
+        let (kept, book) = (Arc::clone(&self.kept), Arc::clone(&self.usage));
+        UsageReporter::new(session, status, kept, book, every)
     }
 
     /// Follows the control plane until `shutdown`.

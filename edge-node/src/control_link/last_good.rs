@@ -2,6 +2,7 @@
 //! and the credential. Knows files and their damage; may not know the feed or what is in force.
 
 use super::record::{self, Stored};
+use super::usage::Ledger;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -20,6 +21,8 @@ use verge_config::site::SiteDocument;
 const SITE_MAX: u64 = MAX_LINE_BYTES as u64 + 4096;
 /// The longest payload of any other file.
 const SMALL_MAX: u64 = 16 * 1024 * 1024;
+/// The longest payload of the usage: a row for each site that an edge can have.
+const USAGE_MAX: u64 = 64 * 1024 * 1024;
 /// Refusals kept on disk; the rest are refused again when they come again.
 const REFUSALS_KEPT: usize = 1_000;
 
@@ -272,6 +275,21 @@ impl LastGood {
     /// Keeps the credential, readable by the edge's user alone.
     pub(super) fn save_credential(&self, credential: &Secret) -> Result<(), StateError> {
         self.save_small("credential", credential.reveal())
+    }
+
+    /// What handlers have used and the control plane has not counted yet; none when that is not known
+    /// any more.
+    pub(super) fn usage(&self) -> Option<Ledger> {
+        let path = self.root.join("usage");
+        read_json(&path, USAGE_MAX).unwrap_or_else(|reason| {
+            tracing::error!(path = %path.display(), reason, "damaged state file; usage that was not reported is lost");
+            None
+        })
+    }
+
+    /// Keeps what handlers have used.
+    pub(super) fn save_usage(&self, ledger: &Ledger) -> Result<(), StateError> {
+        self.save_small("usage", ledger)
     }
 
     fn save_small<T: Serialize + ?Sized>(&self, name: &str, value: &T) -> Result<(), StateError> {

@@ -27,6 +27,7 @@ mod report;
 mod session;
 mod standalone;
 mod status;
+mod usage;
 mod watch;
 
 pub use build::{BuildError, Builder, ComponentError, Components};
@@ -38,6 +39,7 @@ pub use purge_log::{PastPurge, PurgeLog};
 pub use questions::Witness;
 pub use standalone::{Standalone, StandaloneError};
 pub use status::{LinkStatus, LinkView};
+pub use usage::UsageReporter;
 
 use verge_config::Revision;
 use verge_config::purge::Purge;

@@ -5,7 +5,7 @@
 use super::Context;
 use crate::body::file::FilePart;
 use crate::listen::{CertificateFiles, Certificates, Connection, Io, Limits};
-use crate::origin::{OriginSettings, Outside, Resolver};
+use crate::origin::{OriginSettings, Resolver};
 use crate::serve::{Content, Edge, Record, Reply};
 use crate::snapshot::{Snapshot, SnapshotCell};
 use crate::tail::Tails;
@@ -32,7 +32,7 @@ pub(super) fn context(limits: Limits) -> Context {
         id: Arc::from("test-edge"),
         snapshot: Arc::new(SnapshotCell::from_pointee(Snapshot::new(Revision(1), []))),
         cache: Cache::new(Settings::default()),
-        outside: Arc::new(Outside::new(settings)),
+        origins: settings,
         tails: Arc::new(Tails::new(Arc::from("test-edge"), None)),
     };
     Context {

@@ -74,6 +74,8 @@ pub struct Connection {
 pub struct TlsFacts {
     /// The name that the visitor asked a certificate for.
     pub sni: Option<String>,
+    /// The protocol's version, as in `TLSv1.3`.
+    pub version: &'static str,
 }
 
 impl Connection {
@@ -211,8 +213,9 @@ impl Listeners {
             .inspect_err(|_| telemetry::metrics().tls_failures.inc())?;
         let (_, session) = stream.get_ref();
         let sni = session.server_name().map(str::to_ascii_lowercase);
+        let version = tls::version(session.protocol_version());
         let http2 = session.alpn_protocol() == Some(b"h2");
-        let connection = Connection { peer, tls: Some(TlsFacts { sni }) };
+        let connection = Connection { peer, tls: Some(TlsFacts { sni, version }) };
         Ok((Io::tls(stream), connection, Some(http2)))
     }
 }

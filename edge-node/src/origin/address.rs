@@ -25,7 +25,7 @@ pub fn classify(address: IpAddr) -> AddressClass {
     }
 }
 
-/// The IANA special-purpose registry for IPv4 (RFC 6890 and its successors).
+/// The IANA special-purpose registry for IPv4 (RFC 6890 and its successors), and what is special in fact.
 fn classify_v4(v4: Ipv4Addr) -> AddressClass {
     use AddressClass::{Never, Private, Public};
     match v4.octets() {
@@ -35,6 +35,8 @@ fn classify_v4(v4: Ipv4Addr) -> AddressClass {
         [100, 64..=127, ..] => Private("shared by carrier NAT"),
         [198, 18..=19, ..] => Private("for benchmarks"),
         [169, 254, ..] => Never("link-local"),
+        // Public by its number only: every virtual machine of one large cloud finds its keeper there.
+        [168, 63, 129, 16] => Never("a cloud's own service"),
         [192, 0, 0, _] => Never("for protocol assignments"),
         [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Never("for documentation"),
         [192, 88, 99, _] => Never("a deprecated relay"),
@@ -71,6 +73,10 @@ fn classify_v6(v6: Ipv6Addr) -> AddressClass {
             _ => Never("6to4 of a special address"),
         },
         [0x5f00, ..] => Never("for segment routing"),
+        // Where two clouds answer with a machine's credentials, as they do on link-local addresses.
+        [0xfd00, 0xec2, 0, 0, 0, 0, 0, _] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => {
+            Never("a metadata service")
+        }
         [0xfc00..=0xfdff, ..] => Private("unique local"),
         [0xfe80..=0xfebf, ..] => Never("link-local"),
         [0xfec0..=0xfeff, ..] => Private("site-local"),
@@ -102,7 +108,7 @@ pub(super) fn forbidden(
         own.port() == address.port()
             && (own.ip().to_canonical() == ip || (private && own.ip().is_unspecified()))
     });
-    is_own.then_some("a listener of this edge")
+    is_own.then_some("a listener of this edge or its control plane")
 }
 
 #[cfg(test)]
@@ -149,6 +155,7 @@ mod tests {
             "0.0.0.0",
             "0.1.2.3",
             "169.254.169.254",
+            "168.63.129.16",
             "192.0.0.1",
             "192.0.2.1",
             "198.51.100.1",
@@ -170,6 +177,8 @@ mod tests {
             "2002:7f00:1::",
             "2002:a00:1::1",
             "5f00::1",
+            "fd00:ec2::254",
+            "fd20:ce::254",
             "fe80::1",
             "ff02::1",
             "4000::1",
@@ -181,6 +190,7 @@ mod tests {
         let public = [
             "1.1.1.1",
             "8.8.8.8",
+            "168.63.129.17",
             "172.15.0.1",
             "172.32.0.1",
             "100.63.0.1",

@@ -3,6 +3,7 @@
 
 use super::OriginError;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -188,22 +189,29 @@ pub fn is_loop(loops: &[HeaderValue], edge_id: &str) -> bool {
         return false;
     }
     let ours = format!("id={}", token(edge_id));
-    let mut bytes = 0;
-    let mut passes = 0;
-    for value in loops {
-        bytes += value.len() + 1;
-        for member in value.as_bytes().split(|byte| *byte == b',') {
-            let member = String::from_utf8_lossy(member);
-            let mut parts = member.split(';').map(str::trim);
-            if parts.next().is_some_and(|name| name.eq_ignore_ascii_case(PSEUDONYM)) {
-                passes += 1;
-                if parts.any(|part| part.replace('"', "").eq_ignore_ascii_case(&ours)) {
-                    return true;
-                }
-            }
-        }
-    }
-    bytes > MAX_LOOP_BYTES || passes >= MAX_PASSES
+    let is_ours = |part: &str| part.trim().replace('"', "").eq_ignore_ascii_case(&ours);
+    let bytes: usize = loops.iter().map(|value| value.len() + 1).sum();
+    bytes > MAX_LOOP_BYTES
+        || passes(loops) >= MAX_PASSES
+        || edges(loops).any(|member| member.split(';').skip(1).any(is_ours))
+}
+
+/// How many edges of this CDN a request has passed.
+#[must_use]
+pub fn passes(loops: &[HeaderValue]) -> usize {
+    edges(loops).count()
+}
+
+/// The members of `CDN-Loop` that stand for an edge of this CDN.
+fn edges(loops: &[HeaderValue]) -> impl Iterator<Item = Cow<'_, str>> {
+    loops
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(String::from_utf8_lossy)
+        .filter(|member| {
+            let name = member.split(';').next().unwrap_or_default();
+            name.trim().eq_ignore_ascii_case(PSEUDONYM)
+        })
 }
 
 /// Appends this edge to `Via` (RFC 9110 section 7.6.3) and `CDN-Loop` (RFC 8586).
@@ -384,6 +392,8 @@ mod tests {
         let passes = HeaderValue::from_static("verge;id=other");
         assert!(is_loop(&vec![passes.clone(); MAX_PASSES], "edge-1"));
         assert!(!is_loop(&vec![passes; MAX_PASSES - 1], "edge-1"));
+        let mixed = ["a, verge;id=x,Verge", "vergeless;id=y", " VERGE ;id=z", "verges"];
+        assert_eq!(super::passes(&mixed.map(HeaderValue::from_static)), 3);
         let mut headers = HeaderMap::new();
         let hop = Hop { loops: vec![HeaderValue::from_static("verge;id=edge-1")], ..hop() };
         assert_eq!(to_origin(&mut headers, &hop, None, "edge-1"), Err(OriginError::LoopDetected));

@@ -16,7 +16,8 @@ pub struct OriginSettings {
     pub resolver: Arc<Resolver>,
     /// The authorities that origins' certificates are checked against.
     pub roots: Arc<rustls::RootCertStore>,
-    /// The edge's own listening addresses, the admin listener's too: never origins.
+    /// The edge's own listening addresses, the admin listener's too, and the control plane's: never
+    /// origins.
     pub own: Arc<[SocketAddr]>,
 }
 

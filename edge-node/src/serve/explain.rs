@@ -88,7 +88,7 @@ impl Edge {
             policy: &route.cache,
         };
         let explanation = self.cache.explain(&request);
-        let value = json!({
+        let mut value = json!({
             "url": url,
             "host": host,
             "edge": self.id,
@@ -105,9 +105,24 @@ impl Edge {
             },
             "cache": cache(&explanation, route),
         });
+        if let (Value::Object(fields), Some(now)) = (&mut value, handler_now(site, route)) {
+            fields.insert("handler".to_owned(), now);
+        }
         let key = KeyRef::of(&request).keep();
         Ok(Explained { value, stored_as: Some((key, explanation.tags)) })
     }
+}
+
+/// How a route's handler is at present: whether its breaker lets requests through, and how many of the
+/// site's places are taken.
+fn handler_now(site: &SiteRuntime, route: &Route) -> Option<Value> {
+    let Target::Handler { handler, .. } = &route.target else { return None };
+    let runner = site.handler(&handler.name)?;
+    Some(json!({
+        "breaker": if runner.fuse.is_closed() { "closed" } else { "open" },
+        "running": site.gate.running(),
+        "most": site.gate.most(),
+    }))
 }
 
 /// The cache's part, with the reason in words and no more tags than can be read.

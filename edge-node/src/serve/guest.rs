@@ -2,23 +2,40 @@
 //! may reach. A guest's fetch of its own site goes to the cache and the origin behind it, and never to
 //! a handler again.
 
-use super::{Admitted, Answer, Content, Edge, origin_source, pool};
+mod site_cache;
+
+use super::origin_source::OriginSource;
+use super::{Admitted, Answer, Content, Edge, VERGE_CDN_CACHE_CONTROL, origin_source, pool};
 use crate::body::{self, Body};
-use crate::origin::outgoing::strip_hop_by_hop;
+use crate::handlers::{Place, Runner, Ticket};
+use crate::listen::Connection;
+use crate::origin::outgoing::{passes, strip_hop_by_hop};
 use crate::origin::{Hop, OriginError, OriginPool};
 use crate::respond::EdgeError;
 use crate::snapshot::SiteRuntime;
 use crate::tail::Run;
-use crate::telemetry::{self, HandlerEnd};
+use crate::telemetry;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use std::sync::Arc;
+use std::time::Duration;
 use verge_cache::{Source, SourceError, SourceRequest, SourceResponse};
+use verge_config::process::Secret;
 use verge_config::purge::normalise_host;
-use verge_config::site::{CachePosition, Domain, Handler, Origin, Route, Target};
-use verge_handlers::{End, Ended, FetchError, Host, LogLine, Usage};
+use verge_config::site::{CachePosition, Domain, Handler, OnFailure, Origin, Route, Target};
+use verge_config::tail::Line;
+use verge_handlers::{
+    CacheEntry, End, Ended, FetchError, Host, LogLevel, LogLine, LogStream, Tls, Unavailable,
+    Usage, Verdict, Visitor,
+};
+
+/// The most edges of this CDN that a request may have passed before it comes to a handler. A handler's
+/// fetch may come to another site's handler, which fetches in turn: each step may multiply the requests,
+/// so there are fewer of these than of other passes.
+const MAX_DEPTH: usize = 3;
 
 /// A handler on a route, for one request.
 #[derive(Clone)]
@@ -26,7 +43,7 @@ pub(super) struct Guest {
     edge: Arc<Edge>,
     site: Arc<SiteRuntime>,
     route: Arc<Route>,
-    handler: Arc<verge_handlers::Handler>,
+    runner: Arc<Runner>,
     spec: Arc<Handler>,
     origin: Option<Arc<OriginPool>>,
     /// Where it is told what the guest does, when somebody watches.
@@ -41,12 +58,12 @@ impl Guest {
         spec: &Arc<Handler>,
         origin: Option<&Origin>,
     ) -> Result<Guest, EdgeError> {
-        let handler = site.handler(&spec.name).cloned();
+        let runner = site.handler(&spec.name).cloned();
         Ok(Guest {
             edge: Arc::clone(edge),
             site: Arc::clone(site),
             route: Arc::clone(route),
-            handler: handler.ok_or(EdgeError::Internal("a route's handler is not loaded"))?,
+            runner: runner.ok_or(EdgeError::Internal("a route's handler is not loaded"))?,
             spec: Arc::clone(spec),
             origin: origin.map(|origin| pool(site, &origin.name)).transpose()?,
             run: None,
@@ -58,9 +75,20 @@ impl Guest {
         Guest { run, ..self }
     }
 
-    /// Runs the guest for a request; the response's content streams out of it.
+    /// Leave for one request to run, from the handler's breaker.
+    pub(super) fn admit(&self) -> Result<Ticket, Ended> {
+        self.runner.fuse.admit().map_err(|wait| {
+            let ended = Ended::Tripped(wait);
+            self.refused(&ended);
+            ended
+        })
+    }
+
+    /// Runs the guest for a request that was admitted, once the site has a place for it; the response's
+    /// content streams out of it.
     pub(super) async fn call(
         self,
+        ticket: Ticket,
         request: &Admitted,
         content: Body,
     ) -> Result<http::Response<Body>, Ended> {
@@ -69,17 +97,71 @@ impl Guest {
         *incoming.uri_mut() = uri.ok_or_else(|| Ended::BadRequest("its URL".to_owned()))?;
         *incoming.method_mut() = request.method.clone();
         *incoming.headers_mut() = request.headers.clone();
-        let handler = Arc::clone(&self.handler);
-        let outside: Arc<dyn Host> = Arc::new(Outside { guest: self, hop: request.hop.clone() });
-        let mut response = handler.call(incoming, outside).await?;
+        let place = self.site.gate.enter().await.map_err(|busy| {
+            let ended = Ended::Busy(busy.most);
+            self.refused(&ended);
+            ended
+        })?;
+        let runner = Arc::clone(&self.runner);
+        let outside: Arc<dyn Host> = Arc::new(Outside {
+            guest: self,
+            hop: request.hop.clone(),
+            connection: Arc::clone(&request.connection),
+            ticket,
+            _place: place,
+        });
+        let mut response = runner.handler.call(incoming, outside).await?;
         strip_hop_by_hop(response.headers_mut());
         Ok(response)
+    }
+
+    /// A request ended before there was an instance for it.
+    fn refused(&self, ended: &Ended) {
+        if self.site.gate.may_tell() {
+            let (stream, context) = (LogStream::Host, String::new());
+            self.log(&LogLine { stream, context, message: ended.to_string() });
+        }
+        let end = End::Failed(ended.clone());
+        if let Some(run) = &self.run {
+            run.ended(end.name(), Duration::ZERO);
+        }
+        telemetry::metrics().handlers.ended(&end);
+        self.runner.usage.add(&end, &Usage::default());
+    }
+
+    fn log(&self, line: &LogLine) {
+        if let Some(run) = &self.run {
+            let severity = line.stream.level().map(|level| level.name().to_owned());
+            let context = (!line.context.is_empty()).then(|| line.context.clone());
+            let (stream, text) = (line.stream.name().to_owned(), line.message.clone());
+            run.line(Line { stream, severity, context, text });
+        }
+        tracing::info!(
+            target: "handler",
+            site = %self.site.name,
+            handler = %self.spec.name,
+            stream = line.stream.name(),
+            severity = line.stream.level().map(LogLevel::name),
+            context = (!line.context.is_empty()).then_some(line.context.as_str()),
+            "{}", line.message
+        );
+    }
+
+    /// Who answers in the place of a handler that its breaker leaves alone, where its site says so.
+    pub(super) fn stand_in(&self) -> Option<Arc<OriginPool>> {
+        let pool = self.origin.as_ref();
+        pool.filter(|_| self.spec.on_failure == OnFailure::Bypass).cloned()
     }
 
     /// The handler as the source of one URL.
     pub(super) fn into_source(self, request: Admitted) -> GuestSource {
         GuestSource { guest: self, request }
     }
+}
+
+/// Whether a request may go to a handler as far as it has come.
+pub(super) fn check_depth(hop: &Hop) -> Result<(), EdgeError> {
+    if passes(&hop.loops) < MAX_DEPTH { Ok(()) } else { Err(EdgeError::Loop) }
 }
 
 fn absolute(scheme: &str, host: &str, target: PathAndQuery) -> Option<Uri> {
@@ -102,17 +184,41 @@ impl Source for GuestSource {
         request.method = asked.method;
         request.headers = asked.headers;
         Box::pin(async move {
-            let (parts, body) = guest.call(&request, body::empty()).await?.into_parts();
+            let ticket = match guest.admit() {
+                Ok(ticket) => ticket,
+                Err(ended) => match guest.stand_in() {
+                    Some(pool) => return in_its_place(pool, request).await,
+                    None => return Err(ended.into()),
+                },
+            };
+            let response = guest.call(ticket, &request, body::empty()).await?;
+            let (parts, body) = response.into_parts();
             let (status, headers) = (parts.status, parts.headers);
             Ok(SourceResponse { status, headers, body, delimited: true })
         })
     }
 }
 
-/// What one guest may reach.
+/// The origin's answer in the place of a handler. It is not the handler's, and is not kept as if it
+/// were: the cache before the handler passes it on.
+async fn in_its_place(
+    pool: Arc<OriginPool>,
+    request: Admitted,
+) -> Result<SourceResponse, SourceError> {
+    let source = OriginSource::new(pool, &request);
+    let asked = SourceRequest { method: request.method, headers: request.headers };
+    let mut response = source.fetch(asked).await?;
+    response.headers.insert(VERGE_CDN_CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// What one guest may reach; while it is there, the site has one place less.
 struct Outside {
     guest: Guest,
     hop: Hop,
+    connection: Arc<Connection>,
+    ticket: Ticket,
+    _place: Place,
 }
 
 impl Host for Outside {
@@ -121,27 +227,53 @@ impl Host for Outside {
         request: http::Request<Body>,
     ) -> BoxFuture<'static, Result<http::Response<Body>, FetchError>> {
         let (guest, hop) = (self.guest.clone(), self.hop.clone());
-        Box::pin(async move { guest.fetch(request, hop).await })
+        let connection = Arc::clone(&self.connection);
+        Box::pin(async move { guest.fetch(request, hop, connection).await })
+    }
+
+    fn cache_get(&self, key: String) -> BoxFuture<'static, Result<Option<Bytes>, Unavailable>> {
+        Box::pin(self.guest.clone().cache_get(key))
+    }
+
+    fn cache_put(&self, entry: CacheEntry) -> BoxFuture<'static, Result<(), Unavailable>> {
+        Box::pin(self.guest.clone().cache_put(entry))
+    }
+
+    fn cache_purge(&self, tags: Vec<String>) -> BoxFuture<'static, Result<u64, Unavailable>> {
+        Box::pin(self.guest.clone().cache_purge(tags))
+    }
+
+    fn visitor(&self) -> Result<Visitor, Unavailable> {
+        let tls = self.connection.tls.as_ref();
+        Ok(Visitor {
+            address: self.connection.peer.ip().to_canonical(),
+            is_https: tls.is_some(),
+            tls: tls.map(|facts| Tls { version: facts.version, server_name: facts.sni.clone() }),
+            country: None,
+            edge: Arc::clone(&self.guest.edge.id),
+        })
+    }
+
+    fn secret(&self, name: &str) -> Option<Secret> {
+        self.guest.site.secrets.get(name).cloned()
     }
 
     fn log(&self, line: LogLine) {
-        if let Some(run) = &self.guest.run {
-            run.line(line.stream.name(), &line.message);
-        }
-        tracing::info!(
-            target: "handler",
-            site = %self.guest.site.name,
-            handler = %self.guest.spec.name,
-            stream = line.stream.name(),
-            "{}", line.message
-        );
+        self.guest.log(&line);
     }
 
     fn ended(&self, end: &End, usage: &Usage) {
         if let Some(run) = &self.guest.run {
             run.ended(end.name(), usage.cpu);
         }
-        telemetry::metrics().handler(counted(end), usage.wall);
+        let metrics = &telemetry::metrics().handlers;
+        metrics.ended(end);
+        metrics.ran(usage.wall);
+        self.guest.runner.usage.add(end, usage);
+        // A handler that waits for its visitor is not slow by itself: visitors must not be able to
+        // trip its breaker.
+        let is_visitors = usage.waits_for_visitor && matches!(end, End::Failed(Ended::TimedOut(_)));
+        self.ticket.ended(if is_visitors { Verdict::Neither } else { end.verdict() });
         tracing::debug!(
             target: "handler",
             site = %self.guest.site.name,
@@ -153,37 +285,22 @@ impl Host for Outside {
     }
 }
 
-/// The counter that an end of a run belongs to.
-fn counted(end: &End) -> HandlerEnd {
-    match end {
-        End::Responded => HandlerEnd::Responded,
-        End::Cancelled => HandlerEnd::Cancelled,
-        End::Failed(ended) => match ended {
-            Ended::Trapped { .. } => HandlerEnd::Trapped,
-            Ended::OutOfCpu(_) => HandlerEnd::OutOfCpu,
-            Ended::OutOfMemory(_) => HandlerEnd::OutOfMemory,
-            Ended::TimedOut(_) => HandlerEnd::TimedOut,
-            Ended::NoResponse => HandlerEnd::NoResponse,
-            Ended::InstanceLimit(_) => HandlerEnd::Refused,
-            _ => HandlerEnd::Other,
-        },
-    }
-}
-
 impl Guest {
     async fn fetch(
         self,
         request: http::Request<Body>,
         hop: Hop,
+        connection: Arc<Connection>,
     ) -> Result<http::Response<Body>, FetchError> {
         let authority = request.uri().authority().map(|a| normalise_host(a.as_str()));
         let host =
             authority.ok_or_else(|| FetchError::BadRequest("a URL without a host".into()))?;
         if self.is_own(&host, &hop) {
-            return self.fetch_own(request, host, hop).await;
+            return self.fetch_own(request, host, hop, connection).await;
         }
         let allow = &self.spec.fetch;
-        self.edge.outside.send(request, allow, &hop).await.map_err(from_origin)
+        let outside = self.site.outside(&self.edge.origins);
+        outside.send(request, allow, &hop).await.map_err(from_origin)
     }
 
     /// Whether a host is the site's own. Where the site answers any host, only the one that this
@@ -204,6 +321,7 @@ impl Guest {
         request: http::Request<Body>,
         host: String,
         mut hop: Hop,
+        connection: Arc<Connection>,
     ) -> Result<http::Response<Body>, FetchError> {
         let (parts, content) = request.into_parts();
         let target = parts.uri.path_and_query().cloned();
@@ -215,7 +333,8 @@ impl Guest {
         let content = if has_content { content } else { body::empty() };
         let (pool, policy) = self.behind(target.path())?;
         let method = parts.method;
-        let request = Admitted { host, method, target, headers, has_content, hop, interim: None };
+        let request =
+            Admitted { host, method, target, headers, has_content, hop, connection, interim: None };
         let position = self.route.cache.position;
         if matches!(position, CachePosition::Behind | CachePosition::Both) {
             let answer =

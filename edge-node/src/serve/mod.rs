@@ -22,7 +22,7 @@ use crate::admit;
 use crate::body::Body;
 use crate::body::file::FilePart;
 use crate::listen::Connection;
-use crate::origin::{EndsUnannounced, Hop, Interim, OriginPool, Outside};
+use crate::origin::{EndsUnannounced, Hop, Interim, OriginPool, OriginSettings};
 use crate::respond::{self, EdgeError};
 use crate::routing;
 use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
@@ -37,11 +37,14 @@ use std::sync::Arc;
 use verge_cache::{Cache, Source};
 use verge_config::site::{CacheMode, CachePolicy, CachePosition, Route, Target};
 
+/// What edges alone are told of how long a response is fresh.
+const VERGE_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("verge-cdn-cache-control");
+
 /// Fields of a response that are for edges alone.
 const FOR_EDGES: [HeaderName; 3] = [
     HeaderName::from_static("cache-tag"),
     HeaderName::from_static("surrogate-key"),
-    HeaderName::from_static("verge-cdn-cache-control"),
+    VERGE_CDN_CACHE_CONTROL,
 ];
 
 /// What requests are served with.
@@ -52,8 +55,8 @@ pub struct Edge {
     pub snapshot: Arc<SnapshotCell>,
     /// The cache.
     pub cache: Cache,
-    /// The way to hosts outside the sites, for handlers.
-    pub outside: Arc<Outside>,
+    /// The operator's rules for requests to elsewhere.
+    pub origins: Arc<OriginSettings>,
     /// Who watches the requests.
     pub tails: Arc<Tails>,
 }
@@ -119,6 +122,8 @@ pub struct Admitted {
     pub has_content: bool,
     /// What origins are told of the visitor.
     pub hop: Hop,
+    /// The facts of the visitor's connection.
+    pub connection: Arc<Connection>,
     /// Where an origin's interim responses go.
     pub interim: Option<Interim>,
 }
@@ -218,6 +223,7 @@ impl Edge {
                 self.through_cache(site, &route.cache, pool, request, content, debugging).await
             }
             Target::Handler { handler, origin } => {
+                guest::check_depth(&request.hop)?;
                 let guest = guest::Guest::new(self, site, route, handler, origin.as_deref())?;
                 let guest = guest.watched_by(record.run());
                 self.handled(site, route, guest, request, content, debugging).await
@@ -296,7 +302,21 @@ impl Edge {
             let source = watched(Arc::new(source), debugging);
             return self.cached(site, &route.cache, source, &request).await;
         }
-        let response = guest.call(&request, content).await.map_err(EdgeError::Handler)?;
+        let response = match guest.admit() {
+            Ok(ticket) => {
+                guest.call(ticket, &request, content).await.map_err(EdgeError::Handler)?
+            }
+            Err(ended) => {
+                let pool = guest.stand_in().ok_or(EdgeError::Handler(ended))?;
+                if matches!(route.cache.position, CachePosition::Behind | CachePosition::Both) {
+                    let policy = &route.cache;
+                    return self
+                        .through_cache(site, policy, pool, request, content, debugging)
+                        .await;
+                }
+                origin_source::send(&pool, &request, content).await?
+            }
+        };
         if before {
             let key = request.key(site, &route.cache);
             return Ok(self.passed(&key, response, bypass_reason(&request)));

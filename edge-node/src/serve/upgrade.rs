@@ -84,6 +84,7 @@ impl Edge {
             headers,
             has_content: false,
             hop,
+            connection: Arc::clone(connection),
             interim: None,
         };
         Some(Passage { pool, request, record })

@@ -26,6 +26,7 @@ fn site(name: &str, revision: u64, domains: &[Domain]) -> Arc<SiteRuntime> {
         origins: BTreeMap::new(),
         handlers: BTreeMap::new(),
         routes: vec![Arc::new(route)],
+        handler_concurrency: None,
         client_cache_control: ClientCacheControl::Honour,
         debug_tokens: Vec::new(),
     };
@@ -36,6 +37,8 @@ fn site(name: &str, revision: u64, domains: &[Domain]) -> Arc<SiteRuntime> {
         digest: "".into(),
         origins: HashMap::default(),
         handlers: HashMap::default(),
+        secrets: Arc::default(),
+        gate: Arc::new(Gate::new(1)),
     }))
 }
 
@@ -49,6 +52,21 @@ fn below(name: &str) -> Domain {
 
 fn name(snapshot: &Snapshot, host: &str) -> Option<String> {
     snapshot.site_for(host).map(|site| site.name.to_string())
+}
+
+#[test]
+fn each_site_has_its_own_way_outside_and_keeps_it_over_versions() {
+    let settings = Arc::new(OriginSettings {
+        allow_private: false,
+        edge_id: "edge".into(),
+        resolver: Arc::default(),
+        roots: Arc::new(rustls::RootCertStore::empty()),
+        own: Arc::from([]),
+    });
+    let [one, other, next] = [("a", 1), ("b", 1), ("a", 2)].map(|(name, n)| site(name, n, &[]));
+    assert!(!Arc::ptr_eq(one.outside(&settings), other.outside(&settings)));
+    let next = Arc::into_inner(next).unwrap().after(Some(&one));
+    assert!(Arc::ptr_eq(one.outside(&settings), next.outside(&settings)));
 }
 
 #[test]

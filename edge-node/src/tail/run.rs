@@ -58,14 +58,14 @@ pub(super) struct Ran {
 
 impl Run {
     /// A line of the handler's log.
-    pub fn line(&self, stream: &'static str, text: &str) {
+    pub fn line(&self, line: Line) {
         let mut ran = self.ran.lock();
-        if ran.lines.len() >= MAX_LINES || ran.bytes + text.len() > MAX_LINES_BYTES {
+        if ran.lines.len() >= MAX_LINES || ran.bytes + line.bytes() > MAX_LINES_BYTES {
             ran.more += 1;
             return;
         }
-        ran.bytes += text.len();
-        ran.lines.push(Line { stream: stream.to_owned(), text: text.to_owned() });
+        ran.bytes += line.bytes();
+        ran.lines.push(line);
     }
 
     /// How it ended, and its time on a CPU.

@@ -4,7 +4,7 @@
 use super::*;
 use http::Method;
 use http::uri::PathAndQuery;
-use verge_config::tail::{LEASE_SECONDS, MAX_LINES, MAX_WAITING, Statuses};
+use verge_config::tail::{LEASE_SECONDS, Line, MAX_LINES, MAX_WAITING, Statuses};
 
 fn tails() -> Arc<Tails> {
     Arc::new(Tails::new(Arc::from("one"), None))
@@ -122,9 +122,14 @@ fn a_run_is_told_of_once_both_sides_are_done() {
         let guest = Arc::clone(&run);
         let request =
             Passed { handler: Some(Arc::from("h")), cache: None, ..passed("shop", "/", 500) };
-        guest.line("stdout", "hello");
+        let line = |stream: &str, text: &str| Line {
+            stream: stream.to_owned(),
+            text: text.to_owned(),
+            ..Line::default()
+        };
+        guest.line(line("stdout", "hello"));
         for n in 0..MAX_LINES + 4 {
-            guest.line("stderr", &n.to_string());
+            guest.line(line("stderr", &n.to_string()));
         }
         let end = |guest: Arc<Run>| guest.ended("trapped", Duration::from_millis(2));
         if guest_first {

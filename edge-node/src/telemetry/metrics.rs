@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use verge_cache::Outcome;
+use verge_handlers::End;
 
 /// From half a millisecond (a hit) to half a minute (a timeout), in seconds.
 const LATENCY_BUCKETS: [f64; 14] =
@@ -33,18 +34,6 @@ const ORIGIN_RESULTS: [&str; 12] = [
     "forbidden",
     "not_sent",
 ];
-const HANDLER_ENDS: [&str; 9] = [
-    "responded",
-    "trapped",
-    "out_of_cpu",
-    "out_of_memory",
-    "timed_out",
-    "no_response",
-    "refused",
-    "cancelled",
-    "other",
-];
-
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "names and labels are constants, built in a test too")]
     Metrics::new().expect("constant metric names are valid")
@@ -54,29 +43,6 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
 #[must_use]
 pub fn metrics() -> &'static Metrics {
     &METRICS
-}
-
-/// How a handler's run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandlerEnd {
-    /// With a response.
-    Responded,
-    /// The guest trapped.
-    Trapped,
-    /// Its time on a CPU was used up.
-    OutOfCpu,
-    /// It asked for more memory than it may have.
-    OutOfMemory,
-    /// Its wall-clock time was used up.
-    TimedOut,
-    /// It returned without a response.
-    NoResponse,
-    /// It was not started: the sandbox is full, or the component is not there.
-    Refused,
-    /// The visitor went away.
-    Cancelled,
-    /// Anything else.
-    Other,
 }
 
 /// All counters of the edge.
@@ -91,8 +57,10 @@ pub struct Metrics {
     pub origin: Destination,
     /// Requests of handlers to outside hosts.
     pub outside: Destination,
-    handler_ends: Vec<IntCounter>,
-    handler_duration: Histogram,
+    /// Handlers and their breakers.
+    pub handlers: Handlers,
+    /// Reports of usage that did not get to the control plane; they are sent again.
+    pub usage_unsent: IntCounter,
     /// Connections accepted.
     pub connections: IntCounter,
     /// Connections closed at once, since their client had as many as it may.
@@ -122,6 +90,20 @@ pub struct Metrics {
     config_applied_at: AtomicU64,
     /// Log lines dropped since their reader was too slow.
     pub log_lines_dropped: IntCounter,
+}
+
+/// Handlers, by how their requests ended and what their breakers do.
+pub struct Handlers {
+    ends: Vec<IntCounter>,
+    duration: Histogram,
+    /// Breakers that have tripped.
+    pub opened: IntCounter,
+    /// Breakers that began to try again.
+    pub probed: IntCounter,
+    /// Breakers that have closed again.
+    pub closed: IntCounter,
+    /// Breakers that are not closed now.
+    pub open: IntGauge,
 }
 
 /// Requests to one kind of place, by result.
@@ -165,14 +147,12 @@ impl Metrics {
                 "outside_requests_total",
                 "Handlers' requests to outside hosts, by result.",
             )?,
-            handler_ends: labelled(
+            handlers: Handlers::new(&r)?,
+            usage_unsent: counter(
                 &r,
-                "handlers_runs_total",
-                "Handler runs, by how they ended.",
-                "end",
-                &HANDLER_ENDS,
+                "control_link_usage_unsent_total",
+                "Usage to be sent again.",
             )?,
-            handler_duration: histogram(&r, "handlers_run_duration_seconds", "Handler runs.")?,
             connections: counter(&r, "listen_connections_total", "Connections accepted.")?,
             connections_refused: counter(&r, "listen_connections_refused_total", "Refused.")?,
             connections_open: gauge(&r, "listen_connections_open", "Connections open.")?,
@@ -243,14 +223,6 @@ impl Metrics {
         InFlight(&self.connections_open)
     }
 
-    /// Counts a handler's run.
-    pub fn handler(&self, end: HandlerEnd, duration: Duration) {
-        if let Some(counter) = self.handler_ends.get(end as usize) {
-            counter.inc();
-        }
-        self.handler_duration.observe(duration.as_secs_f64());
-    }
-
     /// Notes that a configuration came into force now.
     pub fn config_applied(&self) {
         self.config_applied_at.store(unix_seconds(), Ordering::Relaxed);
@@ -283,6 +255,34 @@ impl Metrics {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+// === impl Handlers ===
+
+impl Handlers {
+    fn new(r: &Registry) -> Result<Handlers, prometheus::Error> {
+        let runs = "Requests for handlers, by how they ended.";
+        Ok(Handlers {
+            ends: labelled(r, "handlers_runs_total", runs, "end", End::NAMES)?,
+            duration: histogram(r, "handlers_run_duration_seconds", "Handler runs.")?,
+            opened: counter(r, "handlers_breaker_opened_total", "Breakers tripped.")?,
+            probed: counter(r, "handlers_breaker_probed_total", "Breakers half open.")?,
+            closed: counter(r, "handlers_breaker_closed_total", "Breakers closed again.")?,
+            open: gauge(r, "handlers_breakers_open", "Breakers not closed.")?,
+        })
+    }
+
+    /// Counts a request by its end.
+    pub fn ended(&self, end: &End) {
+        if let Some(counter) = self.ends.get(end.index()) {
+            counter.inc();
+        }
+    }
+
+    /// Counts how long a request ran.
+    pub fn ran(&self, duration: Duration) {
+        self.duration.observe(duration.as_secs_f64());
     }
 }
 
@@ -402,7 +402,8 @@ mod tests {
         metrics.request(StatusCode::OK, Some(Outcome::Hit), 10, Duration::from_millis(1));
         metrics.request(StatusCode::OK, Some(Outcome::Hit), 5, Duration::from_millis(1));
         metrics.request(StatusCode::BAD_GATEWAY, None, 0, Duration::from_secs(60));
-        metrics.handler(HandlerEnd::OutOfCpu, Duration::from_millis(50));
+        let limit = Duration::from_millis(50);
+        metrics.handlers.ended(&End::Failed(verge_handlers::Ended::OutOfCpu(limit)));
         metrics.origin.request(Ok(StatusCode::NOT_FOUND));
         metrics.origin.request(Err(&OriginError::HeadTooLarge));
         let guard = metrics.in_flight();
@@ -415,6 +416,7 @@ mod tests {
             "verge_front_requests_in_flight 1",
             "verge_front_request_duration_seconds_count 3",
             "verge_handlers_runs_total{end=\"out_of_cpu\"} 1",
+            "verge_handlers_runs_total{end=\"busy\"} 0",
             "verge_origin_requests_total{result=\"4xx\"} 1",
             "verge_origin_requests_total{result=\"broken\"} 1",
             "verge_control_link_config_age_seconds -1",
@@ -430,7 +432,6 @@ mod tests {
 
     #[test]
     fn every_end_has_its_own_counter() {
-        assert_eq!(HandlerEnd::Other as usize + 1, HANDLER_ENDS.len());
         assert_eq!(outcome_index(Some(Outcome::Bypass)) + 1, CACHE_OUTCOMES.len());
         let last = OriginError::InvalidRequest { what: "" };
         assert_eq!(failure_index(&last) + 1, ORIGIN_RESULTS.len());

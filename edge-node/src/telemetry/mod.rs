@@ -9,4 +9,4 @@ mod metrics;
 pub(crate) use access::outcome_name;
 pub use access::{Access, access_enabled, log_access};
 pub use logging::{LogFormat, LogGuard, LogOptions, init_logging};
-pub use metrics::{Destination, HandlerEnd, InFlight, Metrics, metrics};
+pub use metrics::{Destination, Handlers, InFlight, Metrics, metrics};

@@ -13,7 +13,7 @@ use verge_cache::{Cache, Settings};
 use verge_config::Revision;
 use verge_config::site::{Context, Site, SiteDocument};
 use verge_edge::listen::{Limits, Listeners};
-use verge_edge::origin::{OriginPool, OriginSettings, Outside, Resolver, native_roots};
+use verge_edge::origin::{OriginPool, OriginSettings, Resolver, native_roots};
 use verge_edge::serve::Edge;
 use verge_edge::snapshot::{Parts, SiteRuntime, Snapshot, SnapshotCell};
 use verge_edge::tail::Tails;
@@ -61,13 +61,15 @@ pub async fn serve_with(site: &str, limits: Limits) -> Served {
         digest: Arc::from("test"),
         origins,
         handlers: Default::default(),
+        secrets: Default::default(),
+        gate: Arc::new(verge_edge::handlers::Gate::new(1)),
     });
     let snapshot = Snapshot::new(Revision(1), [Arc::new(runtime)]);
     let edge = Arc::new(Edge {
         id: Arc::from("test-edge"),
         snapshot: Arc::new(SnapshotCell::from_pointee(snapshot)),
         cache: Cache::new(Settings::default()),
-        outside: Arc::new(Outside::new(settings)),
+        origins: settings,
         tails: Arc::new(Tails::new(Arc::from("test-edge"), None)),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,6 +1,8 @@
 // A handler in JavaScript: the same greeting, echo and fetch as the one in Rust, as a `fetch` event
 // handler, which is how other edges take JavaScript, too.
 
+import { getEnvironment } from "wasi:cli/environment@0.2.10";
+
 addEventListener("fetch", (event) => event.respondWith(handle(event.request)));
 
 async function handle(request) {
@@ -17,13 +19,16 @@ async function handle(request) {
   }
 }
 
+/** Answers with the greeting that the site's `GREETING` asks for; `?ttl=` lets a cache keep it. */
 function greet(url) {
+  const greeting = Object.fromEntries(getEnvironment()).GREETING;
   const headers = { "content-type": "text/plain; charset=utf-8" };
   const ttl = Number.parseInt(url.searchParams.get("ttl") ?? "", 10);
   if (Number.isInteger(ttl) && ttl >= 0) {
     headers["cache-control"] = `public, max-age=${ttl}`;
   }
-  return new Response("Hello from Verge in JavaScript\n", { headers });
+  const text = (greeting ? `${greeting}\n` : "") + "Hello from Verge in JavaScript\n";
+  return new Response(text, { headers });
 }
 
 /** Fetches `?path=` of the site that was asked and streams it on with one more field. */

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit};
 
+use verge_config::component::{Contract, NoComponent, exports};
+
 use super::{environment, exit};
 use crate::engine;
 use crate::settings::{CompileLimits, limits};
@@ -64,6 +66,18 @@ fn confine() -> io::Result<()> {
     Ok(())
 }
 
+/// The contract that the component is compiled for: the older one where it fulfils none.
+fn contract(component: &[u8]) -> Result<Contract, Failure> {
+    let exports = exports(component).map_err(|reason| {
+        Failure::Invalid(match reason {
+            NoComponent::Module => "a core module".to_owned(),
+            NoComponent::Foreign => "not WebAssembly".to_owned(),
+            NoComponent::Damaged(error) => error,
+        })
+    })?;
+    Ok(Contract::of(&exports).unwrap_or(Contract::Incoming))
+}
+
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -80,7 +94,8 @@ fn compile() -> Result<(), Failure> {
         return Err(Failure::Invalid(format!("the component is larger than {} MiB", most >> 20)));
     }
     let invalid = |error: wasmtime::Error| Failure::Invalid(format!("{error:#}"));
-    let engine = engine::compiler().map_err(invalid)?;
+    let contract = contract(&component)?;
+    let engine = engine::compiler(contract).map_err(invalid)?;
     let artefact = engine.precompile_component(&component).map_err(invalid)?;
     let mut out = io::stdout().lock();
     out.write_all(&artefact)?;

@@ -17,6 +17,10 @@ use crate::settings::{CompileLimits, CompilerCommand, limits};
 /// The most that is read of the child's reason.
 const REASON_BYTES: u64 = 8 * 1024;
 
+/// What a compiler says that gets no memory: the standard library, a thread that is not started, and
+/// wasmtime.
+const WANT_OF_MEMORY: [&str; 3] = ["memory allocation of", "WouldBlock", "out of memory"];
+
 /// Why a component did not compile.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompileError {
@@ -112,9 +116,7 @@ impl Compiler {
                 None => CompileError::Failed { status, reason },
             }),
             // A thread that cannot be started or a panic for want of memory.
-            _ if reason.contains("memory allocation of") || reason.contains("WouldBlock") => {
-                Err(memory())
-            }
+            _ if WANT_OF_MEMORY.iter().any(|sign| reason.contains(sign)) => Err(memory()),
             _ => Err(CompileError::Failed { status, reason }),
         }
     }

@@ -7,50 +7,63 @@ use std::time::Instant;
 
 use http::Response;
 use parking_lot::Mutex;
-use verge_config::site::HandlerLimits;
-use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use verge_config::site::{Handler, HandlerLimits};
+use wasmtime_wasi_http::WasiBody;
 
+use super::flow::Flow;
 use super::log::Log;
 use super::meter::Meter;
-use crate::host::{Host, LogLine, LogStream};
-use crate::outcome::{End, Usage};
+use crate::host::{Host, LogLevel, LogLine, LogStream};
+use crate::outcome::{End, Ended, Usage, brief};
 use crate::sandbox::Runtime;
+use crate::settings::limits;
 
 /// What a guest answers: a response's head with its content to come, or an error.
-pub(crate) type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
+pub(crate) type Head = Result<Response<WasiBody>, Ended>;
 
 /// One request's call of a guest.
 pub(crate) struct Call {
-    pub(super) host: Arc<dyn Host>,
+    pub(crate) host: Arc<dyn Host>,
+    /// What the site says of the handler.
+    pub(crate) spec: Arc<Handler>,
+    /// Its limits, within the operator's.
     pub(crate) limits: HandlerLimits,
     began: Instant,
     runtime: Arc<Runtime>,
     head: Mutex<Option<Head>>,
+    is_read: AtomicBool,
     meter: Mutex<Meter>,
     log: Mutex<Log>,
     pub(super) fetches: AtomicU32,
+    pub(crate) cache_calls: AtomicU32,
     pub(super) peak_memory: AtomicU64,
     pub(super) memory_refused: AtomicBool,
+    /// What has flowed of the request's content and of the response's.
+    pub(crate) flow: Flow,
 }
 
 impl Call {
     pub(crate) fn new(
         host: Arc<dyn Host>,
+        spec: Arc<Handler>,
         limits: HandlerLimits,
         runtime: Arc<Runtime>,
     ) -> Arc<Call> {
         Arc::new(Call {
             host,
+            spec,
             limits,
             began: Instant::now(),
             runtime,
             head: Mutex::new(None),
+            is_read: AtomicBool::new(false),
             meter: Mutex::default(),
             log: Mutex::default(),
             fetches: AtomicU32::new(0),
+            cache_calls: AtomicU32::new(0),
             peak_memory: AtomicU64::new(0),
             memory_refused: AtomicBool::new(false),
+            flow: Flow::default(),
         })
     }
 
@@ -72,6 +85,16 @@ impl Call {
     /// The guest's answer, once.
     pub(crate) fn take_head(&self) -> Option<Head> {
         self.head.lock().take()
+    }
+
+    /// The response has been read to its end, or nobody reads it.
+    pub(crate) fn set_read(&self) {
+        self.is_read.store(true, Ordering::Release);
+    }
+
+    /// Whether the response has been read to its end.
+    pub(crate) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Acquire)
     }
 
     /// A turn of the guest begins on this thread.
@@ -105,9 +128,15 @@ impl Call {
         self.log.lock().write(stream, bytes, &mut |line| self.host.log(line));
     }
 
-    /// A line of the sandbox's own.
+    /// A message that the guest logs.
+    pub(crate) fn write_message(&self, level: LogLevel, context: &str, message: &str) {
+        self.log.lock().message(level, context, message, &mut |line| self.host.log(line));
+    }
+
+    /// A line of the sandbox's own. What it quotes is the guest's, and cut like any line of its.
     pub(crate) fn note(&self, message: String) {
-        self.host.log(LogLine { stream: LogStream::Host, message });
+        let message = brief(&message, limits::LOG_LINE_BYTES).into_owned();
+        self.host.log(LogLine { stream: LogStream::Host, context: String::new(), message });
     }
 
     /// Tells the host how the request ended.
@@ -126,14 +155,17 @@ impl Call {
             peak_memory: self.peak_memory.load(Ordering::Relaxed),
             fetches: self.fetches.load(Ordering::Relaxed),
             log_bytes,
+            bytes_in: self.flow.bytes_in(),
+            bytes_out: self.flow.bytes_out(),
+            waits_for_visitor: self.flow.waits_for_visitor(),
         };
         self.host.ended(end, &usage);
     }
 }
 
-fn describe(ended: &crate::outcome::Ended) -> String {
+fn describe(ended: &Ended) -> String {
     match ended {
-        crate::outcome::Ended::Trapped { backtrace, .. } if !backtrace.is_empty() => {
+        Ended::Trapped { backtrace, .. } if !backtrace.is_empty() => {
             format!("{ended}\n{backtrace}")
         }
         other => other.to_string(),

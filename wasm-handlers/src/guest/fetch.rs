@@ -72,6 +72,10 @@ impl WasiHttpHooks for Hooks {
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         limits::BODY_CHUNK_BYTES
     }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        limits::BODY_CHUNK_BYTES
+    }
 }
 
 async fn send(call: &Call, request: Request<WasiBody>, options: RequestOptions) -> Sent {
@@ -158,6 +162,6 @@ impl http_body::Body for Timed {
 }
 
 /// Content that broke off, as a guest is told of it.
-pub(crate) fn broken(_: BoxError) -> Error {
+pub(super) fn broken(_: BoxError) -> Error {
     Error::HttpResponseIncomplete
 }

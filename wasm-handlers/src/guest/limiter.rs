@@ -20,6 +20,17 @@ impl Limiter {
     pub(super) fn new(call: Arc<Call>) -> Limiter {
         Limiter { call, memory: 0, table_elements: 0 }
     }
+
+    /// Another request begins; what the instance has got, it keeps.
+    pub(super) fn begin(&mut self, call: Arc<Call>) {
+        call.peak_memory.store(self.memory, Ordering::Relaxed);
+        self.call = call;
+    }
+
+    /// All memories, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        self.memory
+    }
 }
 
 impl ResourceLimiter for Limiter {
@@ -52,6 +63,8 @@ impl ResourceLimiter for Limiter {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
+            // As above: the pool's maximum is the limit of all tables.
+            self.call.memory_refused.store(true, Ordering::Relaxed);
             return Ok(false);
         }
         let total = self.table_elements.saturating_add(desired.saturating_sub(current));

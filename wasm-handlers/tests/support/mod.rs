@@ -3,7 +3,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,11 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
-use verge_config::site::{ComponentRef, Handler as Spec, HandlerLimits};
+use verge_config::process::Secret;
+use verge_config::site::{ComponentRef, Grant, Handler as Spec, HandlerLimits};
 use verge_handlers::{
-    Body, CompilerCommand, Component, End, Ended, FetchError, Handler, Host, LogLine, LogStream,
-    Sandbox, SandboxSettings, Usage,
+    Body, CacheEntry, CompilerCommand, Component, End, Ended, FetchError, Handler, Host, LogLine,
+    LogStream, Sandbox, SandboxSettings, Unavailable, Usage, Visitor,
 };
 
 /// The settings of a sandbox whose artefacts are in this folder.
@@ -31,7 +32,10 @@ pub fn sandbox() -> &'static Sandbox {
     static SANDBOX: std::sync::OnceLock<Sandbox> = std::sync::OnceLock::new();
     SANDBOX.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("artefacts");
-        Sandbox::new(settings(folder)).unwrap()
+        let mut settings = settings(folder);
+        // Compiling gives way to other work, and tests run beside much of it.
+        settings.compile.wall = Duration::from_secs(300);
+        Sandbox::new(settings).unwrap()
     })
 }
 
@@ -61,8 +65,25 @@ pub fn spec(limits: HandlerLimits, env: &[(&str, &str)]) -> Arc<Spec> {
         component: ComponentRef::Digest(String::new()),
         limits,
         env: env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        config: BTreeMap::new(),
         fetch: Vec::new(),
+        grants: BTreeSet::new(),
+        on_failure: Default::default(),
+        breaker: Default::default(),
     })
+}
+
+/// A handler from a guest, with this configuration and these grants.
+pub async fn granted(
+    name: &str,
+    limits: HandlerLimits,
+    config: &[(&str, &str)],
+    grants: &[Grant],
+) -> Handler {
+    let mut spec = Arc::unwrap_or_clone(spec(limits, &[]));
+    spec.config = config.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    spec.grants = grants.iter().copied().collect();
+    Handler::new(component(name).await, "site".into(), Arc::new(spec))
 }
 
 /// A handler from a guest, with these limits.
@@ -105,6 +126,12 @@ pub struct Recorder {
     origin: Box<Origin>,
     lines: Mutex<Vec<LogLine>>,
     end: watch::Sender<Option<(End, Usage)>>,
+    /// What its guests put into the cache.
+    pub cached: Mutex<BTreeMap<String, CacheEntry>>,
+    /// Who asks; nobody knows when there is none.
+    pub visitor: Mutex<Option<Visitor>>,
+    /// The site's secrets.
+    pub secrets: Mutex<BTreeMap<String, Secret>>,
 }
 
 impl Recorder {
@@ -124,7 +151,19 @@ impl Recorder {
         + 'static,
     ) -> Arc<Recorder> {
         let (end, _) = watch::channel(None);
-        Arc::new(Recorder { origin: Box::new(origin), lines: Mutex::default(), end })
+        Arc::new(Recorder {
+            origin: Box::new(origin),
+            lines: Mutex::default(),
+            end,
+            cached: Mutex::default(),
+            visitor: Mutex::default(),
+            secrets: Mutex::default(),
+        })
+    }
+
+    /// All lines, whole.
+    pub fn all_lines(&self) -> Vec<LogLine> {
+        self.lines.lock().clone()
     }
 
     /// The messages of a stream.
@@ -151,6 +190,40 @@ impl Host for Recorder {
 
     fn log(&self, line: LogLine) {
         self.lines.lock().push(line);
+    }
+
+    fn cache_get(&self, key: String) -> BoxFuture<'static, Result<Option<Bytes>, Unavailable>> {
+        let found = self.cached.lock().get(&key).map(|entry| entry.value.clone());
+        // Later, as from a disk: the guest waits.
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            Ok(found)
+        })
+    }
+
+    fn cache_put(&self, entry: CacheEntry) -> BoxFuture<'static, Result<(), Unavailable>> {
+        let full = entry.key == "full";
+        if !full {
+            self.cached.lock().insert(entry.key.clone(), entry);
+        }
+        let result = if full { Err(Unavailable("the cache is full".into())) } else { Ok(()) };
+        Box::pin(std::future::ready(result))
+    }
+
+    fn cache_purge(&self, tags: Vec<String>) -> BoxFuture<'static, Result<u64, Unavailable>> {
+        let mut cached = self.cached.lock();
+        let before = cached.len();
+        cached.retain(|_, entry| !entry.tags.iter().any(|tag| tags.contains(tag)));
+        let purged = (before - cached.len()) as u64;
+        Box::pin(std::future::ready(Ok(purged)))
+    }
+
+    fn visitor(&self) -> Result<Visitor, Unavailable> {
+        self.visitor.lock().clone().ok_or_else(|| Unavailable("nobody is known".into()))
+    }
+
+    fn secret(&self, name: &str) -> Option<Secret> {
+        self.secrets.lock().get(name).cloned()
     }
 
     fn ended(&self, end: &End, usage: &Usage) {

@@ -5,7 +5,9 @@ use super::DevArgs;
 use crate::client::{Call, Client};
 use crate::credentials::{self, Credentials};
 use crate::error::CliError;
+use crate::site_file;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -23,6 +25,8 @@ use verge_config::tail::TailLine;
 use verge_control::Control;
 use verge_edge::Addresses;
 
+/// The file of secrets beside a site file; hidden, so that it is not taken for one of its sources.
+const SECRETS: &str = ".secrets.toml";
 /// How long both may take to end.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -132,6 +136,12 @@ async fn join_token(client: &Client) -> Result<Secret, CliError> {
     Ok(Secret::new(created.token))
 }
 
+/// The site's secrets, where there are any beside its file.
+fn secrets(args: &DevArgs) -> Option<PathBuf> {
+    let path = site_file::folder(&args.site).join(SECRETS);
+    path.exists().then_some(path)
+}
+
 fn edge_config(
     args: &DevArgs,
     credentials: &Credentials,
@@ -153,5 +163,6 @@ fn edge_config(
         access_log: false,
         limits: EdgeLimits { drain: Duration::from_secs(1), ..EdgeLimits::default() },
         handlers: HandlerHost::default(),
+        secrets: secrets(args),
     }
 }

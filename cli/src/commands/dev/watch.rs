@@ -24,7 +24,7 @@ const MAX_DEPTH: usize = 16;
 /// Larger files are told apart by their time and length.
 const MAX_HASHED: u64 = 1024 * 1024;
 /// Folders of what builds make.
-const MADE: [&str; 4] = ["target", "node_modules", "build", "dist"];
+const MADE: [&str; 5] = ["target", "node_modules", "__pycache__", "build", "dist"];
 
 /// What a file is by its look.
 type Looks = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
@@ -217,6 +217,8 @@ mod tests {
         write(at, "h.wasm", "built");
         write(at, "target/x", "built");
         write(at, "node_modules/y/z.js", "installed");
+        write(at, "__pycache__/handler.cpython-311.pyc", "compiled");
+        write(at, ".venv/lib/x.py", "installed");
         write(at, ".git/index", "x");
         write(at, "handler.js", "two");
         assert!(!is_noticed(&mut sources, QUIET).await);

@@ -78,7 +78,9 @@ struct RawLimits {
 #[serde(deny_unknown_fields, default)]
 struct RawHandlers {
     instances: Option<u64>,
+    per_site: Option<u64>,
     memory: Option<String>,
+    usage_every: Option<String>,
 }
 
 impl Raw {
@@ -112,6 +114,7 @@ impl Raw {
             access_log: self.access_log,
             limits: self.limits.check(faults),
             handlers: self.handlers.check(faults),
+            secrets: None,
         }
     }
 
@@ -238,19 +241,26 @@ impl RawLimits {
 impl RawHandlers {
     fn check(self, faults: &mut Faults) -> HandlerHost {
         let default = HandlerHost::default();
-        let instances = faults.count(
-            "handlers.instances",
-            self.instances,
-            u64::from(default.instances),
-            1..=100_000,
-        );
+        let mut count = |name: &str, given: Option<u64>, default: u32| {
+            let path = format!("handlers.{name}");
+            let count = faults.count(&path, given, u64::from(default), 1..=100_000);
+            u32::try_from(count).unwrap_or(default)
+        };
         HandlerHost {
-            instances: u32::try_from(instances).unwrap_or(default.instances),
+            instances: count("instances", self.instances, default.instances),
+            per_site: count("per_site", self.per_site, default.per_site),
             memory: faults.size(
                 "handlers.memory",
                 self.memory.as_deref(),
                 default.memory,
                 1 << 20..=4 << 30,
+            ),
+            usage_every: faults.duration(
+                "handlers.usage_every",
+                self.usage_every.as_deref(),
+                default.usage_every,
+                // Each is a write to the edge's disk and to the control plane's.
+                MS * 500..=HOUR,
             ),
         }
     }
@@ -298,7 +308,7 @@ mod tests {
                     [listen]\nhttp = ['80']\nhttps = ['0.0.0.0:443']\n\
                     [cache]\nram = 'x'\nram_object = '1TiB'\n[limits]\nconnections_per_client = 0\n\
                     header = 'big'\nheader_timeout = '2d'\n\
-                    [handlers]\ninstances = 0\n";
+                    [handlers]\ninstances = 0\nper_site = 0\nusage_every = '1ms'\n";
         let faults = EdgeConfig::from_toml(text).unwrap_err();
         let mut paths: Vec<_> = faults.0.iter().map(|fault| fault.path.as_str()).collect();
         paths.sort_unstable();
@@ -310,6 +320,8 @@ mod tests {
                 "cache.ram_object",
                 "control",
                 "handlers.instances",
+                "handlers.per_site",
+                "handlers.usage_every",
                 "join_token_file",
                 "limits.connections_per_client",
                 "limits.header",

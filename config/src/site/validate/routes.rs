@@ -1,6 +1,6 @@
 //! The routes of a site: one target each, paths that can match, references that resolve.
 
-use super::{MAX_ROUTES, cache, over};
+use super::{MAX_ROUTES, cache, failure, over};
 use crate::Faults;
 use crate::site::{
     ClientCacheControl, Handler, Origin, PathPattern, RedirectDocument, Route, RouteDocument,
@@ -66,7 +66,9 @@ pub(super) fn check(
             None => (None, cache::Kind::Unknown),
         };
         let cache = route.cache.as_ref();
-        let cache = cache::check(&format!("{at}.cache"), cache, kind, client_cache_control, faults);
+        let mut cache =
+            cache::check(&format!("{at}.cache"), cache, kind, client_cache_control, faults);
+        failure::stand_in(target.as_ref(), &mut cache);
         if let Some(target) = target {
             let path = PathPattern::new(&route.path);
             routes.push(Arc::new(Route { index, path, target, cache: cache.shared() }));

@@ -1,7 +1,7 @@
 //! Every rule of a site file, each with a document that breaks it and one that keeps it.
 
 use super::*;
-use crate::site::{CacheMode, CachePosition, Coding, QueryKey, Target};
+use crate::site::{BreakerLimits, CacheMode, CachePosition, Coding, Grant, QueryKey, Target};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ fn the_example_is_valid_and_means_what_it_says() {
         panic!("no handler")
     };
     assert_eq!(handler.limits, crate::site::HandlerLimits::default());
+    assert_eq!(handler.config["greeting.length"], "short");
+    assert!(handler.grants.iter().eq(&Grant::ALL));
     assert_eq!(site.debug_tokens, [[0x0f; 32]]);
     assert_eq!(site.routes[3].cache.position, CachePosition::Behind);
     assert_eq!(site.routes[7].index, 7);
@@ -231,13 +233,117 @@ fn handlers() {
     one(&alone("limits = { memory = '2GiB' }"), "handlers.h.limits.memory");
     one(&alone("limits = { fetches = 1001 }"), "handlers.h.limits.fetches");
     one(&alone("limits = { fetches = -1 }"), "handlers.h.limits.fetches");
+    one(&alone("limits = { cache_calls = 1001 }"), "handlers.h.limits.cache_calls: 1001 is out of");
+    one(&alone("limits = { cache_call = 1 }"), "did you mean \"cache_calls\"?");
     assert_eq!(alone("limits = { cpu='10s', wall='15m', memory='1GiB', fetches=0 }"), [""; 0]);
+    assert_eq!(alone("limits = { cache_calls = 0 }"), [""; 0]);
     one(&alone("env = { '1A' = 'x' }"), "handlers.h.env.1A: is not a variable's name");
     one(&alone("env = { A = \"a\\u0000\" }"), "zero byte");
     one(&alone(&format!("env = {{ A = '{}' }}", "x".repeat(65_536))), "at most 65536");
     assert_eq!(alone("fetch = ['api.example.com', '*.example.com:8443', '[::1]:80']"), [""; 0]);
     for odd in ["*", "a.*", "http://a.example", "a.example:0", "a.example:x", ""] {
         one(&alone(&format!("fetch = ['{odd}']")), "handlers.h.fetch[0]");
+    }
+}
+
+#[test]
+fn capabilities_of_handlers() {
+    let handler = |fields: &str| {
+        let text = with("[[routes]]\npath='/*'\nhandler='greet'");
+        faults(&text.replace("[[routes]]", &format!("{fields}\n[[routes]]")), Context::Standalone)
+    };
+    for right in [
+        "grants = []",
+        "grants = ['secrets', 'cache', 'client']",
+        "config = {}",
+        "config = { KEY = '', 'feature.new-page_2' = \"any text\\n\" }",
+    ] {
+        assert_eq!(handler(right), [""; 0], "{right}");
+    }
+    for (odd, wanted) in [
+        ("grants = ['cahce']", "grants[0]: \"cahce\" is not known here; did you mean \"cache\"?"),
+        (
+            "grants = ['cache', 'x']",
+            "grants[1]: \"x\" is not known here; write one of cache, client",
+        ),
+        ("grants = ['cache', 'cache']", "handlers.greet.grants[1]: \"cache\" is there already"),
+        ("grants = ['logging']", "\"logging\" needs no grant: every handler has it"),
+        ("grants = ['config']", "\"config\" needs no grant"),
+        ("grants = 'cache'", "handlers.greet.grants: invalid type"),
+        ("grant = ['cache']", "did you mean \"grants\"?"),
+        ("config = { 'a b' = 'x' }", "handlers.greet.config.\"a b\": is not a key"),
+        ("config = { '' = 'x' }", "is not a key"),
+        ("config = { KEY = 1 }", "handlers.greet.config.KEY: invalid type"),
+        ("conf = { KEY = 'x' }", "did you mean \"config\"?"),
+    ] {
+        one(&handler(odd), wanted);
+    }
+    let value = |bytes: usize| handler(&format!("config = {{ KEY = '{}' }}", "x".repeat(bytes)));
+    assert_eq!(value(65_533), [""; 0]);
+    one(&value(65_534), "handlers.greet.config: 65537 bytes of names and values; at most 65536");
+    one(&handler(&format!("config = {{ {} = 'x' }}", "k".repeat(129))), "is not a key");
+    let many: Vec<String> = (0..129).map(|n| format!("K{n} = ''")).collect();
+    one(&handler(&format!("config = {{ {} }}", many.join(", "))), "129 entries; at most 128");
+    let many = vec!["'cache'"; 129].join(",");
+    let found = handler(&format!("grants = [{many}]"));
+    assert!(found.iter().any(|fault| fault.contains("grants: 129 entries")), "{found:#?}");
+}
+
+#[test]
+fn what_takes_a_failing_handlers_place() {
+    let site = |handler: &str, route: &str| {
+        let text = with(&format!(
+            "on_failure = {handler}\n[[routes]]\npath='/*'\nhandler='greet'\n{route}"
+        ));
+        Site::from_toml(&text, Context::Standalone).map(|(_, site)| site)
+    };
+    let told = |handler: &str, route: &str| match site(handler, route) {
+        Ok(_) => Vec::new(),
+        Err(faults) => faults.0.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(told("'error'", ""), [""; 0]);
+    one(&told("'ignore'", ""), "handlers.greet.on_failure");
+    one(&told("'bypass'", ""), "handlers.greet.on_failure: \"bypass\" needs an origin; routes[0]");
+    assert_eq!(told("'bypass'", "origin='web'"), [""; 0]);
+    one(&told("'stale'", ""), "handlers.greet.on_failure: \"stale\" needs a cache before");
+    let before = "cache = { position = 'before' }";
+    let window = site("'stale'", before).unwrap().routes[0].cache.stale_if_error;
+    assert_eq!(window, Some(BreakerLimits::STALE));
+    let own = "cache = { position = 'both', stale_if_error = '5s' }";
+    let window = site("'stale'", &format!("origin='web'\n{own}")).unwrap().routes[0].cache.clone();
+    assert_eq!(window.stale_if_error, Some(Duration::from_secs(5)));
+    assert_eq!(site("'error'", before).unwrap().routes[0].cache.stale_if_error, None);
+}
+
+#[test]
+fn breakers_and_the_share_of_an_edge() {
+    let greet = |fields: &str| {
+        let text = with(&format!("{fields}\n[[routes]]\npath='/*'\nhandler='greet'"));
+        Site::from_toml(&text, Context::Standalone).map(|(_, site)| site.handlers["greet"].breaker)
+    };
+    assert_eq!(greet("").unwrap(), BreakerLimits::default());
+    let set = greet("breaker = { failures = 3, window = '1s' }").unwrap();
+    assert_eq!(set, BreakerLimits { failures: 3, window: Duration::from_secs(1) });
+    for (wrong, place) in [
+        ("failures = 0", "handlers.greet.breaker.failures"),
+        ("failures = -1", "handlers.greet.breaker.failures"),
+        ("window = '1h'", "handlers.greet.breaker.window"),
+        ("windows = '1s'", "handlers.greet.breaker.windows"),
+    ] {
+        let faults = greet(&format!("breaker = {{ {wrong} }}")).unwrap_err();
+        assert!(faults.to_string().contains(place), "{faults}");
+    }
+    let share = |count: &str| {
+        let text = format!(
+            "handler_concurrency = {count}\n{}",
+            with("[[routes]]\npath='/*'\norigin='web'")
+        );
+        Site::from_toml(&text, Context::Standalone).map(|(_, site)| site.handler_concurrency)
+    };
+    assert_eq!(share("64").unwrap(), Some(64));
+    for wrong in ["0", "100001", "-1", "'many'"] {
+        let faults = share(wrong).unwrap_err();
+        assert!(faults.to_string().contains("handler_concurrency"), "{faults}");
     }
 }
 
@@ -428,6 +534,25 @@ fn what_a_visitor_may_say_of_caching_reaches_every_route() {
 }
 
 proptest! {
+    /// Configuration and grants of a document come out as they went in, through JSON as well.
+    #[test]
+    fn capabilities_are_kept(
+        config in prop::collection::btree_map("[A-Za-z0-9_.-]{1,20}", "\\PC{0,40}", 0..8),
+        grants in prop::sample::subsequence(Grant::ALL.to_vec(), 0..=3),
+    ) {
+        let (mut document, _) =
+            Site::from_toml(&with("[[routes]]\npath='/*'\nhandler='greet'"), Context::Standalone)
+                .unwrap();
+        let handler = document.handlers.get_mut("greet").unwrap();
+        handler.config = config.clone();
+        handler.grants = grants.iter().map(|grant| grant.name().to_owned()).collect();
+        let again = SiteDocument::from_json(document.to_json().as_bytes()).unwrap();
+        prop_assert_eq!(&again, &document);
+        let site = Site::from_document(&again, Context::Standalone).unwrap();
+        prop_assert_eq!(&site.handlers["greet"].config, &config);
+        prop_assert!(site.handlers["greet"].grants.iter().eq(&grants));
+    }
+
     /// Any text, and the example with any damage, is a site or a list of faults; never a panic.
     #[test]
     fn no_text_panics(text in ".{0,200}", at in 0..EXAMPLE.len(), insert in "[\\PC\n]{0,8}") {

@@ -34,6 +34,7 @@ impl Guest for Faulty {
             "/hang" => monotonic_clock::subscribe_duration(3_600_000_000_000).block(),
             "/endless" => endless(out),
             "/late-trap" => late_trap(out),
+            "/stall" => stall(out),
             "/leave" => leave(out),
             "/after" => after(out, number(query, "ms", 50)),
             "/fs" => respond(out, &files()),
@@ -143,6 +144,12 @@ fn late_trap(out: ResponseOutparam) {
     let _ = stream.blocking_write_and_flush(b"half of the cont");
     monotonic_clock::subscribe_duration(20_000_000).block();
     core::arch::wasm32::unreachable()
+}
+
+fn stall(out: ResponseOutparam) {
+    let (_body, stream) = start(out, Fields::new());
+    let _ = stream.blocking_write_and_flush(b"half");
+    monotonic_clock::subscribe_duration(3_600_000_000_000).block();
 }
 
 /// Drops the body without finishing it, which `wasi:http` calls a failed response.

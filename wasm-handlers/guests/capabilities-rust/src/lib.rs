@@ -1,0 +1,101 @@
+//! A handler that uses each capability of an edge, one a path, and says what it was answered: an example
+//! of `verge:edge`, and what the tests of the capabilities run. Below `/bare` it does the same, so that
+//! a site can have it twice.
+
+use wstd::http::{Body, Error, Request, Response};
+
+wit_bindgen::generate!({ path: "../../wit", world: "imports", generate_all });
+
+use verge::edge::cache::{self, PutOptions};
+use verge::edge::{client, secrets};
+use wasi::config::store;
+use wasi::logging::logging::{self, Level};
+
+#[wstd::http_server]
+async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
+    let uri = request.uri();
+    let query = Query(uri.query().unwrap_or_default());
+    let path = uri.path();
+    let answer = match path.strip_prefix("/bare").unwrap_or(path) {
+        "/config" => format!("{:?}", store::get(query.text("key"))),
+        "/config/all" => format!("{:?}", store::get_all()),
+        "/log" => log(&query),
+        "/cache/get" => format!("{:?}", cache::get(query.text("key")).map(|found| found.map(text))),
+        "/cache/put" => put(&query, query.text("value").as_bytes()),
+        "/cache/put/long" => put(&query, &vec![b'v'; query.number("bytes", 1 << 20)]),
+        "/cache/purge" => format!("{:?}", cache::purge(&query.list("tags"))),
+        "/cache/many" => many(query.number("n", 100)),
+        "/client" => format!("{:?}", client::get()),
+        "/secrets" => secret(query.text("name")),
+        "/secrets/hoard" => hoard(query.text("name")),
+        "/secrets/leak" => leak(query.text("name")),
+        _ => "a good answer".to_owned(),
+    };
+    Ok(Response::new(format!("{answer}\n").into()))
+}
+
+/// The query, read without decoding anything.
+struct Query<'a>(&'a str);
+
+impl<'a> Query<'a> {
+    fn text(&self, name: &str) -> &'a str {
+        let mut pairs = self.0.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+    }
+
+    fn number(&self, name: &str, otherwise: usize) -> usize {
+        self.text(name).parse().unwrap_or(otherwise)
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        self.text(name).split(',').filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    }
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn log(query: &Query<'_>) -> String {
+    let levels =
+        [Level::Trace, Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Critical];
+    for level in levels {
+        logging::log(level, query.text("context"), query.text("message"));
+    }
+    println!("printed beside it");
+    "logged".to_owned()
+}
+
+fn put(query: &Query<'_>, value: &[u8]) -> String {
+    let ttl = u32::try_from(query.number("ttl", 60)).unwrap_or(u32::MAX);
+    let options = PutOptions { ttl, tags: query.list("tags") };
+    format!("{:?}", cache::put(query.text("key"), value, &options))
+}
+
+fn many(count: usize) -> String {
+    let (good, bad): (Vec<_>, Vec<_>) =
+        (0..count).map(|n| cache::get(&n.to_string())).partition(Result::is_ok);
+    format!("good {}, bad {}, {:?}", good.len(), bad.len(), bad.first())
+}
+
+/// What is known of a secret without looking, then the secret.
+fn secret(name: &str) -> String {
+    match secrets::get(name) {
+        Ok(Some(secret)) => format!("{secret:?} is {}", secret.reveal()),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Holds on to more handles than the host keeps.
+fn hoard(name: &str) -> String {
+    let held: Vec<_> = (0..100_000).map(|_| secrets::get(name)).collect();
+    format!("held {}", held.len())
+}
+
+/// Does with a secret what a careless handler does, short of revealing it.
+fn leak(name: &str) -> ! {
+    let secret = secrets::get(name);
+    println!("{secret:?}");
+    logging::log(Level::Error, "leak", &format!("{secret:?}"));
+    panic!("{secret:?}");
+}
