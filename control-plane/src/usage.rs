@@ -159,6 +159,7 @@ mod tests {
             previous: None,
             revision: Revision(1),
             removed: true,
+            previews: Default::default(),
         };
         State { sites: BTreeMap::from([("shop".to_owned(), site)]), ..State::default() }
     }

@@ -130,6 +130,8 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         "edge-node/src/previews.rs",
         &["tokio", "crate::serve", "crate::control_link", "SystemTime::now", "verge_cache"],
         "which preview a request is for is a value",
+    ),
+    (
         "edge-node/src/handlers",
         &["crate::serve", "crate::front", "crate::listen", "crate::control_link", "verge_cache"],
         "what is kept beside a handler knows no way of a request",
