@@ -130,6 +130,21 @@ pub struct PreviewCreated {
     pub info: PreviewInfo,
 }
 
+/// A secret of a site, as `GET /v1/sites/{site}/secrets` lists it; its value is told to nobody but edges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretInfo {
+    /// The site.
+    pub site: String,
+    /// Its name.
+    pub name: String,
+    /// When it was set: milliseconds since the Unix epoch.
+    pub set_ms: u64,
+    /// Who set it: the token's name.
+    pub set_by: String,
+    /// The revision from which on edges have it.
+    pub revision: Revision,
+}
+
 /// A purge and what is known of it on every edge: the answer of `POST /v1/purges` and of
 /// `GET /v1/purges/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

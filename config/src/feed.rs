@@ -56,6 +56,14 @@ pub enum FeedLine {
     },
     /// The previews of a site as they are from this revision on; whole, so that a replay is harmless.
     Previews(Previews),
+    /// The secrets of a site have changed. They themselves are never told here: the edge fetches them
+    /// with its credential.
+    Secrets {
+        /// The revision of the last change.
+        revision: Revision,
+        /// The site's name.
+        site: String,
+    },
     /// A purge.
     Purge(Purge),
     /// Something that the control plane wants to know now. It is no part of history: it has no

@@ -11,6 +11,7 @@ pub mod process;
 pub mod purge;
 pub mod read;
 pub mod revision;
+pub mod seal;
 pub mod secrets;
 pub mod site;
 pub mod tail;

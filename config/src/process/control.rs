@@ -8,6 +8,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The name of the key file beside the store.
+pub const SECRETS_KEY: &str = "secrets.key";
+
 /// How a control plane runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ControlConfig {
@@ -15,6 +18,8 @@ pub struct ControlConfig {
     pub listen: SocketAddr,
     /// Where the store and the blobs are.
     pub data_dir: PathBuf,
+    /// The key file of sites' secrets; beside the store when absent.
+    pub secrets_key: Option<PathBuf>,
     /// How long purges are kept for edges that are away.
     pub purge_log: PurgeLog,
     /// How fast one tenant may purge.
@@ -60,6 +65,7 @@ impl ControlConfig {
         ControlConfig {
             listen,
             data_dir: data_dir.into(),
+            secrets_key: None,
             purge_log: PurgeLog { entries: 100_000, age: Duration::from_secs(30 * 86_400) },
             purge_rate: PurgeRate { per_second: 100, burst: 1_000 },
             limits: ControlLimits {
@@ -68,6 +74,12 @@ impl ControlConfig {
                 request: Duration::from_secs(60),
             },
         }
+    }
+
+    /// Where the key file of sites' secrets is.
+    #[must_use]
+    pub fn secrets_key(&self) -> PathBuf {
+        self.secrets_key.clone().unwrap_or_else(|| self.data_dir.join(SECRETS_KEY))
     }
 
     /// Reads `control.toml`.
@@ -89,6 +101,7 @@ impl ControlConfig {
 struct Raw {
     listen: Option<String>,
     data_dir: String,
+    secrets_key: Option<String>,
     purge_log: RawPurgeLog,
     purge_rate: RawPurgeRate,
     limits: RawLimits,
@@ -126,7 +139,11 @@ impl Raw {
         if self.data_dir.is_empty() {
             faults.add("data_dir", "is missing: the folder of the store and the blobs");
         }
+        if self.secrets_key.as_deref() == Some("") {
+            faults.add("secrets_key", "is empty; leave it out for the file beside the store");
+        }
         let mut config = ControlConfig::new(self.data_dir, listen);
+        config.secrets_key = self.secrets_key.map(PathBuf::from);
         let PurgeLog { entries, age } = config.purge_log;
         config.purge_log = PurgeLog {
             entries: faults.count(
@@ -183,6 +200,15 @@ mod tests {
         let config = ControlConfig::from_toml("data_dir = '/var/lib/verge'").unwrap();
         let listen = SocketAddr::from(([127, 0, 0, 1], 7700));
         assert_eq!(config, ControlConfig::new("/var/lib/verge", listen));
+    }
+
+    #[test]
+    fn the_key_of_secrets_is_beside_the_store_or_where_it_is_said_to_be() {
+        let read = |text: &str| ControlConfig::from_toml(text).unwrap().secrets_key();
+        assert_eq!(read("data_dir = '/store'"), PathBuf::from("/store/secrets.key"));
+        let elsewhere = "data_dir = '/store'\nsecrets_key = '/keys/verge'";
+        assert_eq!(read(elsewhere), PathBuf::from("/keys/verge"));
+        assert!(ControlConfig::from_toml("data_dir = '/store'\nsecrets_key = ''").is_err());
     }
 
     #[test]

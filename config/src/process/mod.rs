@@ -5,11 +5,12 @@ pub mod control;
 pub mod edge;
 
 use std::fmt;
+use zeroize::Zeroize;
 
 /// The longest process file, in bytes.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
 
-/// A text that may be in no log: its `Debug` says nothing of it.
+/// A text that may be in no log: its `Debug` says nothing of it, and its memory is wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -24,6 +25,12 @@ impl Secret {
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
