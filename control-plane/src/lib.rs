@@ -8,6 +8,7 @@ mod clock;
 mod component;
 mod dry_run;
 mod fleet;
+mod keys;
 mod metrics;
 mod publish;
 mod questions;
@@ -18,12 +19,14 @@ mod tails;
 mod usage;
 
 pub use auth::NoRandomness;
+pub use keys::KeysError;
 pub use store::StoreError;
 pub use verge_config::process::control::ControlConfig;
 
 use api::App;
 use auth::{Secret, random_id};
 use blobs::Blobs;
+use keys::Keys;
 use state::{Actor, Command, OPERATOR, TokenRecord};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +34,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use verge_config::api::Scope;
+use verge_config::process::control::SECRETS_KEY;
 
 /// How long running requests may take to end after the shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -52,6 +56,9 @@ pub enum ControlError {
     /// The folder of the components refuses.
     #[error("the blob store: {0}")]
     Blobs(String),
+    /// The key of sites' secrets cannot be had.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// No secret can be made.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -62,7 +69,7 @@ pub struct Control {
     app: Arc<App>,
 }
 
-/// Makes a store in `data_dir` with the operator's tenant and its first token.
+/// Makes a store in `data_dir` with the operator's tenant and its first token, and a key for secrets.
 ///
 /// # Errors
 /// When there is a store already, or the file system or SQLite refuse.
@@ -77,7 +84,9 @@ pub async fn init(data_dir: impl AsRef<Path>) -> Result<InitOutcome, ControlErro
         expires_ms: None,
     };
     let first = store::First { history: random_id("his")?, secret: secret.hash(), token };
-    store::create(data_dir.as_ref(), first).await?;
+    let data_dir = data_dir.as_ref();
+    store::create(data_dir, first).await?;
+    Keys::open(&data_dir.join(SECRETS_KEY), &[])?;
     Ok(InitOutcome { admin_token: secret.reveal() })
 }
 
@@ -87,13 +96,15 @@ impl Control {
     /// Opens the store that `init` made. One process at a time can.
     ///
     /// # Errors
-    /// When there is no store, it is in use or damaged, or its settings do not hold.
+    /// When there is no store, it is in use or damaged, its settings do not hold, or the key of the secrets
+    /// in it is not there.
     pub async fn open(config: ControlConfig) -> Result<Control, ControlError> {
         let store = store::open(&config.data_dir).await?;
         let limit = config.limits.blob_bytes;
         let blobs = Blobs::open(&config.data_dir, limit)
             .map_err(|error| ControlError::Blobs(error.to_string()))?;
-        let app = App::new(config, store, blobs, CancellationToken::new());
+        let keys = Keys::open(&config.secrets_key(), &store.secret_keys().await?)?;
+        let app = App::new(config, store, blobs, keys, CancellationToken::new());
         Ok(Control { app: Arc::new(app) })
     }
 

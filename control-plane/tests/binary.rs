@@ -72,6 +72,19 @@ fn check_names_every_fault_and_starts_nothing() {
     assert!(text(&missing.stderr).contains("verge-control init"), "{}", text(&missing.stderr));
 }
 
+/// Puts a secret, also in wrong ways, and lets an edge fetch it.
+async fn secrets(client: &Client, edge: &Client, value: &str) {
+    let path = "/v1/sites/shop/secrets/KEY";
+    assert_eq!(client.put(path, json!({"value": value})).await.status, 201);
+    let given = edge.get("/v1/edges/self/secrets/shop").await.json();
+    assert_eq!(given["secrets"]["KEY"], value);
+    for wrong in [json!({"value": [value]}), json!({value: value}), json!(value)] {
+        assert_eq!(client.put(path, wrong).await.status, 422);
+    }
+    let misnamed = format!("/v1/sites/shop/secrets/-{value}");
+    assert_eq!(client.put(&misnamed, json!({"value": value})).await.status, 422);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_holds_no_secret_and_a_signal_ends_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -110,6 +123,8 @@ async fn the_log_holds_no_secret_and_a_signal_ends_it() {
     let edge = client.post("/v1/edges", json!({"name": "e"})).await.json();
     let secret = edge["token"].as_str().unwrap().to_owned();
     let edge = harness::Edge { client: Client::new(address, &secret), id: String::new() };
+    let value = "canary-of-a-secret";
+    secrets(&client, &edge.client, value).await;
     let mut feed = edge.feed("?since=0").await;
     feed.until_head().await;
     let metrics = text(&client.get("/metrics").await.body);
@@ -132,7 +147,7 @@ async fn the_log_holds_no_secret_and_a_signal_ends_it() {
     assert!(listening);
     assert!(log.contains("/v1/sites"), "requests are logged");
     for held in [&log, &metrics] {
-        for secret in [token.as_str(), made.as_str(), secret.as_str(), canary] {
+        for secret in [token.as_str(), made.as_str(), secret.as_str(), canary, value] {
             assert!(!held.contains(secret), "a secret shows");
         }
     }

@@ -12,6 +12,7 @@ mod problem;
 mod purges;
 mod questions;
 mod request;
+mod secrets;
 mod sites;
 mod tails;
 mod tokens;
@@ -23,6 +24,7 @@ pub(crate) use problem::Failure;
 use crate::auth::{Buckets, ENDPOINTS, Endpoint};
 use crate::blobs::Blobs;
 use crate::fleet::Fleet;
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::questions::Questions;
 use crate::store::Store;
@@ -46,6 +48,8 @@ pub(crate) struct App {
     pub(crate) config: ControlConfig,
     pub(crate) store: Arc<Store>,
     pub(crate) blobs: Blobs,
+    /// What seals and opens sites' secrets.
+    pub(crate) keys: Keys,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) questions: Arc<Questions>,
     pub(crate) tails: Arc<Tails>,
@@ -65,6 +69,7 @@ impl App {
         config: ControlConfig,
         store: Store,
         blobs: Blobs,
+        keys: Keys,
         shutdown: CancellationToken,
     ) -> App {
         let rate = config.purge_rate;
@@ -76,6 +81,7 @@ impl App {
             config,
             store: Arc::new(store),
             blobs,
+            keys,
             fleet: Arc::new(Fleet::default()),
             questions: Arc::default(),
             tails: Arc::default(),
@@ -118,6 +124,10 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Arc<App>> {
         Endpoint::CreatePreview => on(M::POST, previews::create),
         Endpoint::ListPreviews => on(M::GET, previews::list),
         Endpoint::RemovePreview => on(M::DELETE, previews::remove),
+        Endpoint::PutSecret => on(M::PUT, secrets::put),
+        Endpoint::ListSecrets => on(M::GET, secrets::list),
+        Endpoint::RemoveSecret => on(M::DELETE, secrets::remove),
+        Endpoint::EdgeSecrets => on(M::GET, secrets::for_edge),
         Endpoint::PutBlob => on(M::PUT, blobs::put),
         Endpoint::HeadBlob => on(M::HEAD, blobs::head),
         Endpoint::GetBlob => on(M::GET, blobs::get),

@@ -3,6 +3,7 @@
 
 use crate::auth::{Access, Denied, NoRandomness};
 use crate::blobs::BlobError;
+use crate::keys::Unsealed;
 use crate::questions::NotAsked;
 use crate::state::Rejection;
 use crate::store::{CommitError, StoreError};
@@ -267,6 +268,14 @@ impl From<NoRandomness> for Failure {
     fn from(error: NoRandomness) -> Failure {
         tracing::error!(%error, "cannot make a secret");
         Failure::unavailable("no randomness is to be had")
+    }
+}
+
+impl From<Unsealed> for Failure {
+    fn from(error: Unsealed) -> Failure {
+        tracing::error!(%error, "a secret is not sealed or opened");
+        let detail = "a secret cannot be sealed or opened; the log says which, and why";
+        Failure::unavailable(detail)
     }
 }
 

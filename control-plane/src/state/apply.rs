@@ -1,6 +1,6 @@
 //! Makes committed changes true in the state. Total: what the store has written cannot be refused.
 
-use super::{Change, PreviewSet, SiteRecord, State, TenantRecord};
+use super::{Change, PreviewSet, SecretSet, SiteRecord, State, TenantRecord};
 use std::collections::BTreeMap;
 use verge_config::Revision;
 
@@ -21,6 +21,7 @@ impl State {
                     revision: Revision::ZERO,
                     removed: false,
                     previews: PreviewSet::default(),
+                    secrets: SecretSet::default(),
                 });
                 site.removed = false;
                 site.latest = site.latest.max(*version);
@@ -46,6 +47,13 @@ impl State {
             Change::PreviewsSet { site, revision, previews } => {
                 if let Some(site) = self.sites.get_mut(site) {
                     site.previews = PreviewSet { revision: *revision, all: previews.clone() };
+                }
+            }
+            Change::SecretPut { site, .. }
+            | Change::SecretRemoved { site, .. }
+            | Change::SecretsDropped { site, .. } => {
+                if let Some(site) = self.sites.get_mut(site) {
+                    site.secrets.apply(change);
                 }
             }
             Change::BlobAdded { tenant, digest, bytes, .. } => {

@@ -1,6 +1,8 @@
 //! The commands, what they change, what they lead to, and why they may be refused. Plain values.
 
-use super::{EdgeRecord, PreviewRecord, SecretHash, TokenRecord, VersionRecord};
+use super::{
+    EdgeRecord, PreviewRecord, Sealed, SecretHash, SecretRecord, TokenRecord, VersionRecord,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use verge_config::api::{Activated, Enrol, Scope};
@@ -62,6 +64,15 @@ pub(crate) enum Command {
     },
     /// Forget the previews that have ended.
     EndPreviews,
+    PutSecret {
+        site: String,
+        name: String,
+        sealed: Sealed,
+    },
+    RemoveSecret {
+        site: String,
+        name: String,
+    },
     AddBlob {
         digest: String,
         bytes: u64,
@@ -133,6 +144,22 @@ pub(crate) enum Change {
         /// All of the site's.
         previews: Vec<PreviewRecord>,
     },
+    SecretPut {
+        site: String,
+        name: String,
+        record: SecretRecord,
+        sealed: Sealed,
+    },
+    SecretRemoved {
+        site: String,
+        name: String,
+        revision: Revision,
+    },
+    /// All of a site's.
+    SecretsDropped {
+        site: String,
+        revision: Revision,
+    },
     BlobAdded {
         tenant: String,
         digest: String,
@@ -187,6 +214,7 @@ pub(crate) enum Outcome {
     Tenant { name: String },
     Token { id: String },
     Preview { id: String, revision: Revision },
+    Secret { created: bool, revision: Revision },
     Edge { id: String },
     Done,
 }
@@ -229,6 +257,9 @@ impl Change {
             Change::SiteActivated { revision, .. }
             | Change::SiteRemoved { revision, .. }
             | Change::PreviewsSet { revision, .. }
+            | Change::SecretPut { record: SecretRecord { revision, .. }, .. }
+            | Change::SecretRemoved { revision, .. }
+            | Change::SecretsDropped { revision, .. }
             | Change::Purged { revision, .. } => Some(*revision),
             _ => None,
         }

@@ -1,9 +1,9 @@
 //! Decides commands: `(&State, Command) -> Result<Decision, Rejection>`. Pure; changes nothing.
 
 use super::domains::clash;
-use super::previews;
 use super::{Actor, Change, Command, Decision, EdgeRecord, OPERATOR, Outcome, Rejection, State};
 use super::{SecretHash, SiteRecord, TokenRecord, Upload, VersionRecord};
+use super::{previews, secrets};
 use verge_config::api::{Activated, Enrol, Scope};
 use verge_config::feed::Report;
 use verge_config::purge::{Mode, PurgeRequest, Selector};
@@ -35,6 +35,10 @@ pub(crate) fn decide(state: &State, actor: &Actor, command: &Command, now_ms: u6
         Command::CreatePreview { .. } | Command::RemovePreview { .. } | Command::EndPreviews => {
             previews::decide(state, actor, command, now_ms)
         }
+        Command::PutSecret { site, name, sealed } => {
+            secrets::put(state, actor, site, name, sealed, now_ms)
+        }
+        Command::RemoveSecret { site, name } => secrets::remove(state, actor, site, name),
         Command::AddBlob { digest, bytes } => add_blob(state, actor, digest, *bytes, now_ms),
         Command::Purge { id, site, request } => purge(state, actor, id, site, request, now_ms),
         Command::CreateTenant { name } => create_tenant(state, name, now_ms),
@@ -232,9 +236,14 @@ fn remove_site(
         },
         Change::SiteRemoved { site: name.to_owned(), revision },
     ];
+    let mut last = revision;
     if !site.previews.all.is_empty() {
+        last = last.next();
         let (site, previews) = (name.to_owned(), Vec::new());
-        changes.push(Change::PreviewsSet { site, revision: revision.next(), previews });
+        changes.push(Change::PreviewsSet { site, revision: last, previews });
+    }
+    if !site.secrets.all.is_empty() {
+        changes.push(Change::SecretsDropped { site: name.to_owned(), revision: last.next() });
     }
     let answer = Activated { site: name.to_owned(), version: 0, previous: site.active, revision };
     decided(changes, Outcome::Activated(answer), "site.remove", name.to_owned())

@@ -61,6 +61,7 @@ mod tests {
                 revision: Revision::ZERO,
                 removed: false,
                 previews: crate::state::PreviewSet::default(),
+                secrets: crate::state::SecretSet::default(),
             };
             state.sites.insert((*site).to_owned(), record);
         }

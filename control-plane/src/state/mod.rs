@@ -6,6 +6,7 @@ mod command;
 mod decide;
 mod domains;
 mod previews;
+mod secrets;
 
 pub(crate) use command::{Actor, Change, Command, Decision, Outcome, Rejection, Upload};
 pub(crate) use decide::decide;
@@ -70,6 +71,22 @@ pub(crate) struct SiteRecord {
     pub(crate) revision: Revision,
     pub(crate) removed: bool,
     pub(crate) previews: PreviewSet,
+    pub(crate) secrets: SecretSet,
+}
+
+/// What is known of a site's secrets; never a value, sealed or not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SecretSet {
+    /// Of the last change to it; zero before the first.
+    pub(crate) revision: Revision,
+    pub(crate) all: BTreeMap<String, SecretRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SecretRecord {
+    pub(crate) revision: Revision,
+    pub(crate) set_ms: u64,
+    pub(crate) set_by: String,
 }
 
 /// The previews of a site.
@@ -89,6 +106,14 @@ pub(crate) struct PreviewRecord {
     pub(crate) created_ms: u64,
     pub(crate) created_by: String,
     pub(crate) expires_ms: u64,
+}
+
+/// A secret on its way to the store, sealed by whoever took it in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    /// The id of the key.
+    pub(crate) key: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

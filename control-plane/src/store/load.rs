@@ -1,8 +1,9 @@
 //! Reads the whole state back from the database, when the store is opened or in doubt.
 
-use super::StoreError;
+use super::{StoreError, secrets};
 use crate::state::{
-    EdgeRecord, PreviewSet, SecretHash, SiteRecord, State, TenantRecord, TokenRecord, VersionRecord,
+    EdgeRecord, PreviewSet, SecretHash, SecretSet, SiteRecord, State, TenantRecord, TokenRecord,
+    VersionRecord,
 };
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
@@ -35,6 +36,7 @@ pub(super) async fn load(c: &mut SqliteConnection) -> Loaded<State> {
         state.tokens.insert(secret(&row)?, record);
     }
     sites(c, &mut state).await?;
+    secrets::load(c, &mut state).await?;
     for row in sqlx::query("SELECT tenant, digest, bytes FROM blobs").fetch_all(&mut *c).await? {
         let blobs = state.blobs.entry(row.try_get("tenant")?).or_default();
         blobs.insert(row.try_get("digest")?, number(&row, "bytes")?);
@@ -62,6 +64,10 @@ async fn sites(c: &mut SqliteConnection, state: &mut State) -> Loaded<()> {
             previews: PreviewSet {
                 revision: Revision(number(&row, "previews_revision")?),
                 all: parsed(&row, "previews")?,
+            },
+            secrets: SecretSet {
+                revision: Revision(number(&row, "secrets_revision")?),
+                all: BTreeMap::new(),
             },
         };
         state.sites.insert(row.try_get("name")?, record);

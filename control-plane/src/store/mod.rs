@@ -5,6 +5,7 @@ mod commit;
 mod load;
 mod open;
 mod read;
+mod secrets;
 mod usage;
 mod write;
 

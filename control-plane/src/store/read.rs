@@ -5,7 +5,7 @@ use super::load::{maybe, number, parsed};
 use super::write::signed;
 use super::{Store, StoreError};
 use crate::publish::Entry;
-use crate::state::{Change, PreviewRecord};
+use crate::state::{Change, PreviewRecord, SecretRecord};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
@@ -16,6 +16,7 @@ use verge_config::Revision;
 use verge_config::feed::FeedLine;
 use verge_config::preview::{Preview, Previews};
 use verge_config::purge::{Mode, Purge, Selector};
+use verge_config::secrets::secrets_of;
 use verge_config::site::SiteDocument;
 
 /// The most changes read for one stream at a time.
@@ -184,6 +185,9 @@ impl Store {
              UNION ALL
              SELECT previews_revision AS revision, 'previews' AS what FROM sites
              WHERE previews_revision > ?1 AND previews_revision <= ?2
+             UNION ALL
+             SELECT secrets_revision AS revision, 'secrets' AS what FROM sites
+             WHERE secrets_revision > ?1 AND secrets_revision <= ?2
              ORDER BY revision LIMIT ?3",
         )
         .bind(signed(since.0))
@@ -198,6 +202,7 @@ impl Store {
             let line = match what.as_str() {
                 "site" => site_line(&mut transaction, revision).await?,
                 "previews" => previews_line(&mut transaction, revision).await?,
+                "secrets" => secrets_line(&mut transaction, revision).await?,
                 _ => purge_line(&mut transaction, revision).await?,
             };
             lines.push(entry(&line)?);
@@ -245,6 +250,11 @@ pub(super) async fn feed_line(
         }
         Change::SiteActivated { revision, .. } => site_line(c, *revision).await?,
         Change::PreviewsSet { revision, .. } => previews_line(c, *revision).await?,
+        Change::SecretPut { site, record: SecretRecord { revision, .. }, .. }
+        | Change::SecretRemoved { site, revision, .. }
+        | Change::SecretsDropped { site, revision } => {
+            FeedLine::Secrets { revision: *revision, site: site.clone() }
+        }
         _ => return Err(StoreError::Corrupt("a change without a line".to_owned())),
     };
     entry(&line)
@@ -255,8 +265,9 @@ fn entry(line: &FeedLine) -> Result<Entry, StoreError> {
         FeedLine::Site { revision, site, .. } | FeedLine::SiteRemoved { revision, site } => {
             (*revision, Some(site.clone()))
         }
-        // No site's name holds what this ends with.
+        // No site's name holds what these end with.
         FeedLine::Previews(previews) => (previews.revision, Some(format!("{}@", previews.site))),
+        FeedLine::Secrets { revision, site } => (*revision, Some(secrets_of(site))),
         FeedLine::Purge(purge) => (purge.revision, None),
         _ => return Err(StoreError::Corrupt("a line without a revision".to_owned())),
     };
@@ -306,6 +317,17 @@ async fn previews_line(
         });
     }
     Ok(FeedLine::Previews(Previews { revision, site, previews }))
+}
+
+async fn secrets_line(
+    c: &mut SqliteConnection,
+    revision: Revision,
+) -> Result<FeedLine, StoreError> {
+    let row = sqlx::query("SELECT name FROM sites WHERE secrets_revision = ?")
+        .bind(signed(revision.0))
+        .fetch_one(c)
+        .await?;
+    Ok(FeedLine::Secrets { revision, site: row.try_get("name")? })
 }
 
 async fn purge_line(c: &mut SqliteConnection, revision: Revision) -> Result<FeedLine, StoreError> {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use super::{CommitError, First, Idempotency, Store, StoreError, create, open};
-use crate::state::{Actor, Command, OPERATOR, Outcome, State, TokenRecord, Upload};
+use crate::state::{Actor, Command, OPERATOR, Outcome, Sealed, State, TokenRecord, Upload};
 use proptest::prelude::*;
 use sqlx::Connection;
 use std::path::Path;
@@ -58,7 +58,7 @@ fn purge(id: &str, site: &str) -> Command {
 /// A command out of small numbers, so that they often hit what is there.
 fn command(number: u64, kind: u8, a: u8, b: u8) -> (String, Command) {
     let (site, tenant) = (format!("s{}", a % 4), format!("t{}", a % 2));
-    let command = match kind % 13 {
+    let command = match kind % 15 {
         0 | 1 => upload(&site, &b.to_string()),
         2 | 3 => Command::Activate { site, version: u64::from(b % 5), expected: None },
         4 => Command::Rollback { site, expected: None },
@@ -79,6 +79,11 @@ fn command(number: u64, kind: u8, a: u8, b: u8) -> (String, Command) {
             let enrol = Enrol { name: format!("e{}", a % 3), version: b.to_string() };
             Command::Enrol { id: format!("edg_{number}"), secret: number_hash(number), enrol }
         }
+        13 => {
+            let sealed = Sealed { key: "k".to_owned(), bytes: vec![a, b] };
+            Command::PutSecret { site, name: format!("N{}", b % 3), sealed }
+        }
+        14 => Command::RemoveSecret { site, name: format!("N{}", b % 3) },
         11 => Command::RemoveEdge { name: format!("e{}", a % 3) },
         _ => {
             let applied = Revision(u64::from(b % 16));

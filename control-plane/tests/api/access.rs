@@ -37,6 +37,10 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
     ("POST", "/v1/sites/{site}/versions/{version}/previews", &["admin", "deploy"]),
     ("GET", "/v1/sites/{site}/previews", &["admin", "deploy", "read"]),
     ("DELETE", "/v1/sites/{site}/previews/{preview}", &["admin", "deploy"]),
+    ("PUT", "/v1/sites/{site}/secrets/{secret}", &["admin", "deploy"]),
+    ("GET", "/v1/sites/{site}/secrets", &["admin", "deploy", "read"]),
+    ("GET", "/v1/edges/self/secrets/{site}", &["edge"]),
+    ("DELETE", "/v1/sites/{site}/secrets/{secret}", &["admin", "deploy"]),
     ("PUT", "/v1/blobs/{digest}", &["admin", "deploy", "operator"]),
     ("HEAD", "/v1/blobs/{digest}", &["admin", "deploy", "read", "operator", "edge"]),
     ("GET", "/v1/blobs/{digest}", &["admin", "deploy", "read", "operator", "edge"]),
@@ -141,6 +145,7 @@ fn request(world: &World, method: &str, path: &str) -> (String, Vec<u8>) {
         .replace("{purge}", &world.purge)
         .replace("{preview}", &world.preview)
         .replace("{token}", &world.token)
+        .replace("{secret}", "KEY")
         .replace("{edge}", "spare")
         .replace("{digest}", &world.digest)
         .replace("explanations", "explanations?url=https%3A%2F%2Fshop.example%2F");
@@ -153,6 +158,7 @@ fn request(world: &World, method: &str, path: &str) -> (String, Vec<u8>) {
         ("POST", "/v1/tokens") => json!({"name": "n", "scopes": ["read"]}),
         ("POST", "/v1/tenants") => json!({"name": "fresh"}),
         ("POST", "/v1/purges") => json!({"site": world.site, "selectors": [{"tag": "t"}]}),
+        ("PUT", path) if path.contains("/secrets/") => json!({"value": "one"}),
         ("PUT", _) => json!({"version": 1}),
         ("POST", path) if path.ends_with("/versions") => {
             crate::harness::document(&world.site, "three")
@@ -214,7 +220,12 @@ async fn what_is_foreign_is_as_if_it_were_not_there() {
         let own = ["{site}", "{purge}", "{token}", "{digest}"].iter().find(|p| path.contains(*p));
         let is_list = (*method, *path) == ("GET", "/v1/purges");
         let of_a_site = OF_A_SITE.contains(path) && !is_list;
-        if (own.is_none() && !of_a_site) || (*method, *path) == ("PUT", "/v1/blobs/{digest}") {
+        // What is for edges alone is refused as such, whatever it names.
+        let of_edges = path.starts_with("/v1/edges/self/");
+        if (own.is_none() && !of_a_site)
+            || of_edges
+            || (*method, *path) == ("PUT", "/v1/blobs/{digest}")
+        {
             continue;
         }
         let (target, body) = request(&world, method, path);
@@ -240,6 +251,7 @@ async fn what_is_foreign_is_as_if_it_were_not_there() {
         assert_eq!(name(&there), missing, "{method} {path}");
     }
     // Nothing of it shows in lists, and all of it is still there for its owner.
+    assert_eq!(foreign.get("/v1/edges/self/secrets/shop").await.status, 403);
     for list in ["/v1/sites", "/v1/purges", "/v1/audit?limit=500", "/v1/tokens"] {
         let listed = foreign.get(list).await;
         assert_eq!(listed.status, 200);

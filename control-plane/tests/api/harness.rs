@@ -66,7 +66,7 @@ impl Server {
         Server::open(folder, config, token).await
     }
 
-    async fn open(folder: TempDir, config: ControlConfig, token: String) -> Server {
+    pub(crate) async fn open(folder: TempDir, config: ControlConfig, token: String) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let control = Control::open(config.clone()).await.unwrap();
@@ -78,9 +78,15 @@ impl Server {
 
     /// Stops it and starts another over the same store.
     pub(crate) async fn restart(self) -> Server {
+        let (folder, config, token) = self.stop().await;
+        Server::open(folder, config, token).await
+    }
+
+    /// Stops it; its store, its settings and the operator's token stay.
+    pub(crate) async fn stop(self) -> (TempDir, ControlConfig, String) {
         self.shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(15), self.task).await.unwrap().unwrap();
-        Server::open(self._folder, self.config, self.operator.token).await
+        (self._folder, self.config, self.operator.token)
     }
 
     pub(crate) fn client(&self, token: &str) -> Client {

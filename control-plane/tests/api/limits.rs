@@ -164,6 +164,10 @@ async fn answers_have_the_shape_that_is_described() {
     check("PreviewCreated", &preview);
     let previews = client.get("/v1/sites/shop/previews").await.json();
     check("PreviewInfo", &previews["items"][0]);
+    let value = json!({"value": "v"});
+    check("NewSecret", &value);
+    check("SecretInfo", &client.put("/v1/sites/shop/secrets/KEY", value).await.json());
+    check("SiteSecrets", &edge.client.get("/v1/edges/self/secrets/shop").await.json());
     let blob = component("x");
     let path = format!("/v1/blobs/{}", digest(&blob));
     check("BlobInfo", &client.send("PUT", &path, &[], blob).await.json());
@@ -178,6 +182,7 @@ async fn answers_have_the_shape_that_is_described() {
     check("UsageAck", &edge.client.post("/v1/edges/self/usage", batch).await.json());
     for (schema, path) in [
         ("UsageRow", "/v1/sites/shop/usage"),
+        ("SecretInfo", "/v1/sites/shop/secrets"),
         ("SiteInfo", "/v1/sites"),
         ("VersionInfo", "/v1/sites/shop/versions"),
         ("EdgeInfo", "/v1/edges"),

@@ -16,6 +16,7 @@ mod limits;
 mod previews;
 mod purges;
 mod questions;
+mod secrets;
 mod sites;
 mod tails;
 mod usage;
