@@ -134,6 +134,25 @@ impl SiteRuntime {
         }
     }
 
+    /// The same site with other secrets: with the same connections, handlers and breakers. Requests that are
+    /// under way go on with those that they began with.
+    #[must_use]
+    pub fn with_secrets(&self, secrets: Arc<Secrets>) -> SiteRuntime {
+        SiteRuntime {
+            name: self.name.clone(),
+            routes: Router::new(self.site.routes.clone()),
+            site: Arc::clone(&self.site),
+            version: self.version,
+            revision: self.revision,
+            digest: Arc::clone(&self.digest),
+            origins: self.origins.clone(),
+            handlers: self.handlers.clone(),
+            secrets,
+            gate: Arc::clone(&self.gate),
+            outside: self.outside.clone(),
+        }
+    }
+
     /// The way of its handlers to hosts outside the site; no other site's requests go by it. Made when
     /// the first one asks: most sites have no handlers.
     pub fn outside(&self, settings: &Arc<OriginSettings>) -> &Arc<Outside> {

@@ -5,7 +5,7 @@
 #[path = "control_link/support.rs"]
 mod support;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use support::{Control, Edge, Told, site};
 
@@ -344,5 +344,232 @@ async fn components_are_checked_against_their_digest() {
         assert!(refusals[0].reason.contains("handlers.greet.component"));
         assert_eq!(edge.serves("shop.example"), Some(1));
     }
+    edge.stop().await;
+}
+
+fn secrets(revision: u64, value: &str) -> Value {
+    json!({"revision": revision, "secrets": {"KEY": value}})
+}
+
+#[tokio::test]
+async fn secrets_are_fetched_in_their_turn_and_kept_for_a_start_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut control = Control::start().await;
+    let edge = Edge::start(folder.path(), &control.url).await;
+    let feed = control.feed().await;
+    control.secrets("shop", 200, secrets(1, "canary-one"));
+    feed.hello(3, false, "h").await;
+    // Before the site that they are of: it begins with them.
+    feed.secrets(1, "shop").await;
+    feed.site(2, site("shop", "shop.example")).await;
+    feed.site(3, site("blog", "blog.example")).await;
+    feed.head(3).await;
+    edge.applied(3).await;
+    assert_eq!(edge.secret("shop.example", "KEY").as_deref(), Some("canary-one"));
+    assert_eq!(edge.secret("blog.example", "KEY"), None);
+    let before = Arc::clone(edge.cell.load().site("shop").unwrap());
+
+    // Others: the site goes on with them, and what it has beside them stays.
+    control.secrets("shop", 200, secrets(5, "canary-two"));
+    feed.secrets(4, "shop").await;
+    feed.head(4).await;
+    edge.applied(4).await;
+    assert_eq!(edge.secret("shop.example", "KEY").as_deref(), Some("canary-two"));
+    let after = Arc::clone(edge.cell.load().site("shop").unwrap());
+    assert!(Arc::ptr_eq(&before.gate, &after.gate) && Arc::ptr_eq(&before.site, &after.site));
+    assert_eq!(before.secrets.get("KEY").unwrap().reveal(), "canary-one", "requests under way");
+    let asked = control.asked();
+    // What came with the answer before is not asked for again, nor is a repeat.
+    feed.secrets(5, "shop").await;
+    feed.secrets(4, "shop").await;
+    feed.site(6, site("shop", "shop.example")).await;
+    feed.head(6).await;
+    edge.applied(6).await;
+    assert_eq!((control.asked(), edge.serves("shop.example")), (asked, Some(6)));
+    assert_eq!(edge.secret("shop.example", "KEY").as_deref(), Some("canary-two"));
+    edge.stop().await;
+
+    for entry in walk(folder.path()) {
+        let bytes = std::fs::read(&entry).unwrap();
+        assert!(!bytes.windows(6).any(|part| part == b"canary"), "{entry:?}");
+    }
+    let url = control.url.clone();
+    drop(control);
+    let edge = Edge::start(folder.path(), &url).await;
+    assert!(edge.status.is_ready());
+    assert_eq!(edge.secret("shop.example", "KEY").as_deref(), Some("canary-two"));
+    edge.stop().await;
+}
+
+/// Every file of a folder.
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        if entry.path().is_dir() {
+            found.extend(walk(&entry.path()));
+        } else {
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn secrets_that_are_gone_are_gone_here_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut control = Control::start().await;
+    let edge = Edge::start(folder.path(), &control.url).await;
+    let feed = control.feed().await;
+    for name in ["shop", "blog", "gone"] {
+        control.secrets(name, 200, secrets(6, "canary"));
+    }
+    feed.hello(6, false, "h").await;
+    for (revision, name) in [(1, "shop"), (2, "blog"), (3, "gone")] {
+        feed.site(revision, site(name, &format!("{name}.example"))).await;
+        feed.secrets(revision + 3, name).await;
+    }
+    feed.head(6).await;
+    edge.applied(6).await;
+    control.secrets("shop", 200, json!({"revision": 7, "secrets": {}}));
+    feed.secrets(7, "shop").await;
+    feed.say(json!({"type": "site_removed", "revision": 8, "site": "gone"})).await;
+    feed.head(8).await;
+    edge.applied(8).await;
+    assert_eq!(edge.secret("shop.example", "KEY"), None);
+    assert_eq!(edge.secret("blog.example", "KEY").as_deref(), Some("canary"));
+    let file = |name: &str| folder.path().join(format!("state/sites/{name}.secrets"));
+    assert!(!file("shop").exists() && !file("gone").exists() && file("blog").exists());
+    edge.stop().await;
+
+    // A file that is lost is missed: everything is told again.
+    std::fs::remove_file(file("blog")).unwrap();
+    let edge = Edge::start(folder.path(), &control.url).await;
+    assert_eq!(edge.secret("blog.example", "KEY"), None);
+    let feed = control.feed().await;
+    assert_eq!(feed.since, 0);
+    feed.hello(8, false, "h").await;
+    feed.site(1, site("shop", "shop.example")).await;
+    feed.site(2, site("blog", "blog.example")).await;
+    feed.secrets(5, "blog").await;
+    feed.head(8).await;
+    edge.until("the secrets to be back", |_| edge.secret("blog.example", "KEY").is_some()).await;
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn secrets_that_cannot_be_had_are_refused_and_the_last_good_ones_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut control = Control::start().await;
+    let edge = Edge::start(folder.path(), &control.url).await;
+    let feed = control.feed().await;
+    control.secrets("shop", 200, secrets(2, "canary-one"));
+    feed.hello(2, false, "h").await;
+    feed.site(1, site("shop", "shop.example")).await;
+    feed.secrets(2, "shop").await;
+    let mut revision = 2;
+    for (status, answer) in [
+        (503, json!({"detail": "sealed"})),
+        (404, json!({})),
+        (200, json!({"canary": "canary-two"})),
+        // Older than what was told: an answer that somebody kept.
+        (200, secrets(2, "canary-two")),
+    ] {
+        revision += 1;
+        control.secrets("shop", status, answer);
+        feed.secrets(revision, "shop").await;
+        feed.head(revision).await;
+        edge.applied(revision).await;
+        assert_eq!(edge.secret("shop.example", "KEY").as_deref(), Some("canary-one"));
+        let refusals = edge.status.refusals();
+        assert_eq!((refusals.len(), refusals[0].revision.0), (1, revision));
+        assert_eq!(refusals[0].site, "shop@secrets");
+        assert!(!refusals[0].reason.contains("canary"), "{}", refusals[0].reason);
+    }
+    let report = control.report("it is told", |r| !r.refusals.is_empty()).await;
+    assert_eq!(report.refusals[0].site, "shop@secrets");
+    // A change of the site's previews is no word on its secrets.
+    let previews = json!({"type": "previews", "revision": 7, "site": "shop", "previews": []});
+    feed.say(previews).await;
+    feed.head(7).await;
+    edge.applied(7).await;
+    assert_eq!(edge.status.refusals().len(), 1);
+    edge.stop().await;
+    // After a restart they are asked for again.
+    control.secrets("shop", 200, secrets(8, "canary-three"));
+    let edge = Edge::start(folder.path(), &control.url).await;
+    assert_eq!(edge.secret("shop.example", "KEY").as_deref(), Some("canary-one"));
+    let feed = control.feed().await;
+    assert_eq!(feed.since, 5);
+    feed.hello(8, false, "h").await;
+    feed.secrets(8, "shop").await;
+    feed.head(8).await;
+    edge.until("the refusal is gone", |status| status.refusals().is_empty()).await;
+    assert_eq!(edge.secret("shop.example", "KEY").as_deref(), Some("canary-three"));
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_edge_of_before_asks_for_what_it_has_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut control = Control::start().await;
+    let edge = Edge::start(folder.path(), &control.url).await;
+    let feed = control.feed().await;
+    feed.hello(2, false, "h").await;
+    feed.site(1, site("shop", "shop.example")).await;
+    // As an edge that does not know secrets takes their line.
+    feed.say(json!({"type": "from_the_future", "revision": 2, "site": "shop"})).await;
+    feed.head(2).await;
+    edge.applied(2).await;
+    edge.stop().await;
+    let path = folder.path().join("state/position");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (_, payload) = text.split_once('\n').unwrap();
+    let older = payload.replace(",\"secrets\":0", "");
+    assert_ne!(older, payload);
+    let digest = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&older));
+    std::fs::write(&path, format!("verge-state-1 {digest} {}\n{older}", older.len())).unwrap();
+
+    let edge = Edge::start(folder.path(), &control.url).await;
+    assert_eq!(edge.serves("shop.example"), Some(1));
+    let feed = control.feed().await;
+    assert_eq!(feed.since, 0);
+    control.secrets("shop", 200, secrets(2, "canary"));
+    feed.hello(2, false, "h").await;
+    feed.site(1, site("shop", "shop.example")).await;
+    feed.secrets(2, "shop").await;
+    feed.head(2).await;
+    edge.until("the secrets to be there", |_| edge.secret("shop.example", "KEY").is_some()).await;
+    assert_eq!(edge.told(), [], "and nothing is flushed for it");
+    edge.stop().await;
+}
+
+/// An address of this machine that is not loopback: a packet to a network that nobody has would leave
+/// from it. Nothing is sent.
+fn another_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
+}
+
+#[tokio::test]
+async fn over_a_network_in_the_clear_no_secret_is_asked_for() {
+    let Some(address) = another_address() else {
+        println!("skipped: this machine has no address but loopback");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut control = Control::start_at(address).await;
+    let edge = Edge::start(folder.path(), &control.url).await;
+    let feed = control.feed().await;
+    control.secrets("shop", 200, secrets(2, "canary"));
+    feed.hello(2, false, "h").await;
+    feed.site(1, site("shop", "shop.example")).await;
+    feed.secrets(2, "shop").await;
+    feed.head(2).await;
+    edge.applied(2).await;
+    assert_eq!((edge.serves("shop.example"), edge.secret("shop.example", "KEY")), (Some(1), None));
+    assert_eq!(control.asked(), 0);
+    let reason = edge.status.refusals()[0].reason.clone();
+    assert!(reason.contains("https://") && reason.contains("plain HTTP"), "{reason}");
     edge.stop().await;
 }

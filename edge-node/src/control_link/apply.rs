@@ -10,6 +10,7 @@ use super::last_good::{LastGood, Position, PreviewsRecord, SiteRecord, is_site_n
 use super::previews;
 use super::questions::Questions;
 use super::report::Outbox;
+use super::secrets;
 use super::status::LinkStatus;
 use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
 use serde_json::Value;
@@ -27,13 +28,13 @@ const REMOVED_MAX: usize = 10_000;
 /// Purges that are remembered, so that a repeat is not counted twice.
 const PURGES_REMEMBERED: usize = 10_000;
 /// Refusals at once.
-const REFUSALS_MAX: usize = 10_000;
+pub(super) const REFUSALS_MAX: usize = 10_000;
 /// The longest reason of a refusal, in characters.
-const REASON_MAX: usize = 4_000;
+pub(super) const REASON_MAX: usize = 4_000;
 /// The longest id of a question that cannot be read, in bytes.
 const QUESTION_ID_MAX: usize = 100;
 /// How often a site is tried again whose component could not be had.
-const RETRY_EVERY: Duration = Duration::from_secs(30);
+pub(super) const RETRY_EVERY: Duration = Duration::from_secs(30);
 
 /// Why a stream cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,7 @@ pub(super) struct Effects {
     pub(super) status: Arc<LinkStatus>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) questions: Arc<Questions>,
+    pub(super) secrets: Arc<secrets::Source>,
 }
 
 /// The state of everything that the feed told.
@@ -73,6 +75,7 @@ pub(super) struct Applier {
     pub(super) unsaved: BTreeMap<String, Unsaved>,
     pub(super) previews: HashMap<String, previews::Known>,
     pub(super) unsaved_previews: BTreeMap<String, PreviewsRecord>,
+    pub(super) secrets: secrets::Held,
     /// Purges that are in force and not acknowledged yet.
     pub(super) purges: Vec<AppliedPurge>,
     /// Refused for want of a component that may come.
@@ -123,6 +126,7 @@ impl Applier {
             unsaved: BTreeMap::new(),
             previews: HashMap::new(),
             unsaved_previews: BTreeMap::new(),
+            secrets: secrets::Held::new(),
             purges: Vec::new(),
             later: BTreeMap::new(),
             retried: Instant::now(),
@@ -149,6 +153,7 @@ impl Applier {
             }
             Ok(FeedLine::SiteRemoved { revision, site }) => self.site_removed(revision, &site),
             Ok(FeedLine::Previews(previews)) => self.previews(previews).await?,
+            Ok(FeedLine::Secrets { revision, site }) => self.secrets(revision, &site).await?,
             Ok(FeedLine::Purge(purge)) => self.purge(&purge, arrived),
             Ok(FeedLine::Head { head }) => self.head(head).await?,
             Ok(FeedLine::Question(question)) => {
@@ -194,6 +199,7 @@ impl Applier {
             known.revision = Revision::ZERO;
         }
         self.forget_previews_revisions();
+        self.forget_secrets_revisions();
         self.purged.clear();
         self.purges.clear();
         self.later.clear();
@@ -228,7 +234,10 @@ impl Applier {
         let effects = &self.effects;
         let built = effects.builder.build(&wanted, &*effects.blobs, previous.as_ref()).await;
         match built {
-            Ok(runtime) => self.accept(wanted, runtime),
+            Ok(runtime) => {
+                let runtime = self.with_secrets(&wanted.site, runtime);
+                self.accept(wanted, runtime);
+            }
             Err(BuildError::Away(error)) => return Err(error.into()),
             Err(BuildError::Refused(faults)) => {
                 self.refuse(wanted.revision, &wanted.site, &faults.to_string());
@@ -275,16 +284,6 @@ impl Applier {
         self.changed = true;
     }
 
-    /// A preview that cannot be served; it is named by its namespace.
-    pub(super) fn refuse_preview(&mut self, revision: Revision, name: String, reason: String) {
-        let reason: String = reason.chars().take(REASON_MAX).collect();
-        tracing::error!(name, %revision, reason, "preview refused");
-        if self.refusals.len() < REFUSALS_MAX || self.refusals.contains_key(&name) {
-            let refusal = Refusal { revision, site: name.clone(), reason };
-            self.refusals.insert(name, refusal);
-        }
-    }
-
     fn refuse(&mut self, revision: Revision, site: &str, reason: &str) {
         let reason: String = reason.chars().take(REASON_MAX).collect();
         tracing::error!(site, %revision, reason, "site refused; the last good version stays");
@@ -316,6 +315,7 @@ impl Applier {
         let runtime = self.known.get_mut(site).and_then(|known| known.runtime.take());
         self.refusals.remove(site);
         self.later.remove(site);
+        self.drop_secrets(site);
         if runtime.is_some() {
             tracing::info!(site, "site removed");
             self.unsaved.insert(site.to_owned(), Unsaved::Remove);
@@ -371,10 +371,12 @@ impl Applier {
                 self.drop_site(&site);
             }
             self.drop_unseen_previews(|name| seen.contains(name));
+            self.drop_unseen_secrets(|name| seen.contains(name));
             self.position.resync = false;
         }
         self.resend_from = None;
         self.advance(head);
+        self.retry_secrets().await?;
         if !self.later.is_empty() && self.retried.elapsed() >= RETRY_EVERY {
             self.retried = Instant::now();
             // One that succeeds or is refused for good takes itself out.

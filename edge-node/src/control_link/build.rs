@@ -103,6 +103,11 @@ impl Builder {
         Builder { per_site, usage, ..self }
     }
 
+    /// The secrets of every site that has none of its own.
+    pub(super) fn secrets(&self) -> &Arc<Secrets> {
+        &self.secrets
+    }
+
     /// Where it counts what handlers use.
     pub(super) fn usage(&self) -> &Arc<UsageBook> {
         &self.usage

@@ -59,6 +59,12 @@ pub enum ClientError {
         /// Its problem's detail.
         detail: String,
     },
+    /// What is asked for may not be read by anybody between.
+    #[error(
+        "the way to the control plane is plain HTTP over a network; secrets come over https:// only, or \
+         from this machine itself"
+    )]
+    InTheClear,
     /// An answer that cannot be understood.
     #[error("the control plane's answer cannot be understood: {0}")]
     Malformed(String),
@@ -71,7 +77,15 @@ pub(super) struct ControlClient {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    connection: Mutex<Option<Connection>>,
+}
+
+/// The connection, and who may read what goes over it.
+#[derive(Clone)]
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// Nobody between can: it is TLS, or it ends on this machine.
+    is_private: bool,
 }
 
 // === impl ClientError ===
@@ -131,6 +145,32 @@ impl ControlClient {
         bearer: &Secret,
         json: Option<Bytes>,
     ) -> Result<Response<Incoming>, ClientError> {
+        let request = self.request(method, target, bearer, json)?;
+        exchange(self.connection().await?, request).await
+    }
+
+    /// As [`ControlClient::send`], but only over a connection that nobody between can read: nothing is
+    /// asked over any other.
+    pub(super) async fn get_in_private(
+        &self,
+        target: &str,
+        bearer: &Secret,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let request = self.request(Method::GET, target, bearer, None)?;
+        let connection = self.connection().await?;
+        if !connection.is_private {
+            return Err(ClientError::InTheClear);
+        }
+        exchange(connection, request).await
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        target: &str,
+        bearer: &Secret,
+        json: Option<Bytes>,
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
         let uri = format!("{}://{}{target}", self.scheme, self.authority);
         let mut token =
             HeaderValue::from_str(&format!("Bearer {}", bearer.reveal())).map_err(|_| {
@@ -142,19 +182,9 @@ impl ControlClient {
         if json.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let request = request
+        request
             .body(Full::new(json.unwrap_or_default()))
-            .map_err(|error| ClientError::Malformed(error.to_string()))?;
-        let mut sender = self.sender().await?;
-        let response = tokio::time::timeout(HEAD_TIMEOUT, sender.send_request(request))
-            .await
-            .map_err(|_| ClientError::Timeout)?
-            .map_err(|error| ClientError::Broken(chain(&error)))?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let status = response.status();
-        Err(ClientError::Status { status, detail: detail(response).await })
+            .map_err(|error| ClientError::Malformed(error.to_string()))
     }
 
     /// Drops the connection, so that the next request opens a new one.
@@ -162,29 +192,48 @@ impl ControlClient {
         *self.connection.lock().await = None;
     }
 
-    async fn sender(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
-        let mut connection = self.connection.lock().await;
-        if let Some(sender) = connection.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
+    async fn connection(&self) -> Result<Connection, ClientError> {
+        let mut current = self.connection.lock().await;
+        if let Some(open) = current.as_ref().filter(|open| !open.sender.is_closed()) {
+            return Ok(open.clone());
         }
-        let sender = tokio::time::timeout(CONNECT_TIMEOUT, self.connect())
+        let new = tokio::time::timeout(CONNECT_TIMEOUT, self.connect())
             .await
             .map_err(|_| ClientError::Timeout)??;
-        *connection = Some(sender.clone());
-        Ok(sender)
+        *current = Some(new.clone());
+        Ok(new)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+    async fn connect(&self) -> Result<Connection, ClientError> {
         let lost = |error: std::io::Error| ClientError::Connect(error.to_string());
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(lost)?;
         tcp.set_nodelay(true).map_err(lost)?;
-        let Some((connector, name)) = &self.tls else { return handshake(tcp).await };
+        let Some((connector, name)) = &self.tls else {
+            // Who the name led to, not what it says.
+            let is_private = tcp.peer_addr().map_err(lost)?.ip().to_canonical().is_loopback();
+            return Ok(Connection { sender: handshake(tcp).await?, is_private });
+        };
         let tls = connector.connect(name.clone(), tcp).await.map_err(lost)?;
         if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(ClientError::Connect("it does not speak HTTP/2".to_owned()));
         }
-        handshake(tls).await
+        Ok(Connection { sender: handshake(tls).await?, is_private: true })
     }
+}
+
+async fn exchange(
+    mut connection: Connection,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, ClientError> {
+    let response = tokio::time::timeout(HEAD_TIMEOUT, connection.sender.send_request(request))
+        .await
+        .map_err(|_| ClientError::Timeout)?
+        .map_err(|error| ClientError::Broken(chain(&error)))?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status();
+    Err(ClientError::Status { status, detail: detail(response).await })
 }
 
 async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, ClientError>
@@ -242,4 +291,22 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn in_private_is_over_a_connection_that_nobody_between_can_read() {
+        let client = ControlClient::new("http://127.0.0.1:9", Arc::new(RootCertStore::empty()));
+        let client = client.unwrap();
+        let (near, _far) = tokio::io::duplex(64 * 1024);
+        let sender = handshake(near).await.unwrap();
+        *client.connection.lock().await = Some(Connection { sender, is_private: false });
+        let asked = client.get_in_private("/v1/x", &Secret::new("t")).await;
+        assert!(matches!(asked, Err(ClientError::InTheClear)));
+        assert!(!ClientError::InTheClear.is_away(), "the feed goes on");
+    }
 }

@@ -7,9 +7,11 @@ use super::client::{ClientError, ControlClient};
 use super::last_good::{LastGood, StateError};
 use super::questions::{Questions, Witness};
 use super::report::{self, Outbox};
+use super::secrets::Source;
 use super::session::Session;
 use super::status::LinkStatus;
 use super::usage::UsageReporter;
+use super::vault::Vault;
 use super::{PurgeSink, events, feed, record};
 use crate::handlers::UsageBook;
 use crate::snapshot::SnapshotCell;
@@ -101,6 +103,7 @@ impl Fleet {
     ) -> Result<Fleet, FleetError> {
         let client = ControlClient::new(&settings.control, settings.roots)?;
         let kept = Arc::new(LastGood::open(&settings.state_dir)?);
+        let vault = Vault::open(&settings.state_dir)?;
         let join = match join_token(&settings.join) {
             Err(error) if kept.credential().is_some() => {
                 tracing::warn!(%error, "the edge goes on with the credential that it has");
@@ -122,6 +125,7 @@ impl Fleet {
             status: Arc::clone(&status),
             outbox: Arc::clone(&outbox),
             questions: Arc::clone(&questions),
+            secrets: Arc::new(Source { vault, session: Some(Arc::clone(&session)) }),
         };
         let mut applier = Applier::new(effects, position);
         applier.restore().await?;

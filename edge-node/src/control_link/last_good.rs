@@ -89,6 +89,10 @@ pub(super) struct Position {
     /// How many sites are kept, so that one that is gone is missed.
     #[serde(default)]
     pub(super) sites: u64,
+    /// How many sites have secrets that are kept, likewise. None by a version that knew nothing of secrets,
+    /// and so has passed over what it was told of them.
+    #[serde(default)]
+    pub(super) secrets: Option<u64>,
     /// What was refused.
     #[serde(default)]
     pub(super) refusals: Vec<Refusal>,

@@ -24,10 +24,12 @@ mod purge_log;
 mod questions;
 mod record;
 mod report;
+mod secrets;
 mod session;
 mod standalone;
 mod status;
 mod usage;
+mod vault;
 mod watch;
 
 pub use build::{BuildError, Builder, ComponentError, Components};

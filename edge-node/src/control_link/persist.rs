@@ -53,26 +53,33 @@ impl Applier {
             there.map_err(|error| format!("component {digest}: {error}"))?;
         }
         let position = self.position_to_save();
-        if self.unsaved.is_empty() && self.unsaved_previews.is_empty() && position == self.saved {
+        let nothing = self.unsaved.is_empty()
+            && self.unsaved_previews.is_empty()
+            && self.secrets.unsaved.is_empty();
+        if nothing && position == self.saved {
             return Ok(());
         }
         let (kept, sites) = (Arc::clone(&self.effects.kept), std::mem::take(&mut self.unsaved));
         let previews = std::mem::take(&mut self.unsaved_previews);
+        let (source, secrets) =
+            (Arc::clone(&self.effects.secrets), std::mem::take(&mut self.secrets.unsaved));
         let written = tokio::task::spawn_blocking(move || {
+            let (secrets, secrets_error) =
+                write_all(secrets, |_, record| source.vault.save(record));
             let (sites, site_error) = write_all(sites, |site, unsaved| match unsaved {
                 Unsaved::Save(record) => kept.save_site(record),
                 Unsaved::Remove => kept.remove_site(site),
             });
             let (previews, error) = write_all(previews, |_, record| kept.save_previews(record));
-            let result = match site_error.or(error) {
+            let result = match secrets_error.or(site_error).or(error) {
                 Some(error) => Err(error.to_string()),
                 None => kept.save_position(&position).map_err(|error| error.to_string()),
             };
-            (sites, previews, position, result)
+            (sites, previews, secrets, position, result)
         });
-        let (sites, previews, position, result) =
+        let (sites, previews, secrets, position, result) =
             written.await.map_err(|error| error.to_string())?;
-        (self.unsaved, self.unsaved_previews) = (sites, previews);
+        (self.unsaved, self.unsaved_previews, self.secrets.unsaved) = (sites, previews, secrets);
         result?;
         self.saved = position;
         Ok(())
@@ -82,6 +89,7 @@ impl Applier {
         Position {
             refusals: self.refusals.values().cloned().collect(),
             sites: self.known.values().filter(|known| known.runtime.is_some()).count() as u64,
+            secrets: Some(self.secrets.sites()),
             ..self.position.clone()
         }
     }
@@ -91,6 +99,9 @@ impl Applier {
     pub(super) async fn restore(&mut self) -> Result<(), StateError> {
         let kept = self.effects.kept.sites()?;
         if self.position.sites != kept.len() as u64 {
+            self.resend_from = Some(Revision::ZERO);
+        }
+        if !self.restore_secrets() {
             self.resend_from = Some(Revision::ZERO);
         }
         let local = Blobs::local(self.effects.kept.blobs());
@@ -148,7 +159,7 @@ impl Applier {
                     tracing::info!(site, revision = %wanted.revision, newest, "last good version in force");
                     let of_this_history = record.history == self.position.history;
                     let revision = if of_this_history { wanted.revision } else { Revision::ZERO };
-                    let runtime = Some(runtime);
+                    let runtime = Some(self.with_secrets(&site, runtime));
                     self.known.insert(site, Known { revision, runtime, previous_components });
                     return newest && of_this_history;
                 }

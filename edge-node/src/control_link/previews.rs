@@ -2,14 +2,16 @@
 //! and what cannot be built is refused by itself while the others stay. A slot's stored responses are
 //! dropped before it is another preview's.
 
-use super::apply::{Applier, ApplyError, digests_of};
+use super::apply::{Applier, ApplyError, REASON_MAX, REFUSALS_MAX, digests_of};
 use super::blobs::Blobs;
 use super::build::{BuildError, Components, Wanted, components_of};
 use super::last_good::{PreviewsRecord, is_site_name};
 use crate::snapshot::{Previewed, SiteRuntime};
 use std::sync::Arc;
+use verge_config::feed::Refusal;
 use verge_config::preview::{MAX_PREVIEWS, Preview, Previews, namespace};
 use verge_config::purge::Purge;
+use verge_config::secrets::{Secrets, secrets_of};
 use verge_config::{Mode, Revision, Selector};
 
 /// The most sites with previews on one edge.
@@ -33,6 +35,13 @@ impl Known {
     pub(super) fn components(&self) -> impl Iterator<Item = &str> {
         self.told.iter().flat_map(|preview| components_of(&preview.document))
     }
+
+    /// Those that are served go on with these secrets.
+    pub(super) fn give_secrets(&mut self, secrets: &Arc<Secrets>) {
+        for preview in &mut self.served {
+            preview.runtime = Arc::new(preview.runtime.with_secrets(Arc::clone(secrets)));
+        }
+    }
 }
 
 // === impl Applier ===
@@ -48,7 +57,9 @@ impl Applier {
         let newer = known.is_none_or(|known| known.revision < revision);
         if is_site_name(&site) && newer && room {
             previews.truncate(MAX_PREVIEWS);
-            self.refusals.retain(|name, _| !name.starts_with(&namespace_of(&site)));
+            let secrets = secrets_of(&site);
+            self.refusals
+                .retain(|name, _| *name == secrets || !name.starts_with(&namespace_of(&site)));
             self.empty_slots(&site, &previews, revision);
             let blobs = Arc::clone(&self.effects.blobs);
             let served = self.build_previews(&site, revision, &previews, &*blobs).await?;
@@ -78,8 +89,22 @@ impl Applier {
             self.drop_previews(site, revision);
         }
         let reason = format!("the site's previews cannot be read: {error}");
-        self.refuse_preview(revision, namespace(site, 0), reason);
+        self.refuse_part(revision, namespace(site, 0), reason);
         self.advance(revision);
+    }
+
+    /// A part of a site that is not as it was told; it is named as no site is.
+    pub(super) fn refuse_part(&mut self, revision: Revision, name: String, reason: String) {
+        let reason: String = reason.chars().take(REASON_MAX).collect();
+        let refused = self.refusals.get(&name);
+        // What is tried again and again is logged once.
+        if refused.is_none_or(|before| before.revision != revision || before.reason != reason) {
+            tracing::error!(name, %revision, reason, "refused; what is good of the site stays");
+        }
+        if self.refusals.len() < REFUSALS_MAX || self.refusals.contains_key(&name) {
+            let refusal = Refusal { revision, site: name.clone(), reason };
+            self.refusals.insert(name, refusal);
+        }
     }
 
     fn drop_previews(&mut self, site: &str, revision: Revision) {
@@ -124,13 +149,16 @@ impl Applier {
             let active = self.known.get(site).and_then(|known| known.runtime.clone());
             let built = self.effects.builder.build(&wanted, components, active.as_ref()).await;
             match built {
-                Ok(runtime) => match entry(preview, &name, site, runtime) {
-                    Ok(entry) => served.push(entry),
-                    Err(reason) => self.refuse_preview(revision, name, reason.to_owned()),
-                },
+                Ok(runtime) => {
+                    let runtime = self.with_secrets(site, runtime);
+                    match entry(preview, &name, site, runtime) {
+                        Ok(entry) => served.push(entry),
+                        Err(reason) => self.refuse_part(revision, name, reason.to_owned()),
+                    }
+                }
                 Err(BuildError::Away(error)) => return Err(error.into()),
                 Err(BuildError::Refused(faults) | BuildError::Later(faults)) => {
-                    self.refuse_preview(revision, name, faults.to_string());
+                    self.refuse_part(revision, name, faults.to_string());
                 }
             }
         }

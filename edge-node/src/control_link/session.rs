@@ -86,11 +86,30 @@ impl Session {
     ) -> Result<Response<Incoming>, SessionError> {
         let credential = self.credential.read().clone().ok_or(SessionError::NotEnrolled)?;
         let result = self.client.send(method, target, &credential, json).await;
+        self.judged(&credential, result)
+    }
+
+    /// As a GET of [`Session::send`], but only over a connection that nobody between can read.
+    pub(super) async fn get_in_private(
+        &self,
+        target: &str,
+    ) -> Result<Response<Incoming>, SessionError> {
+        let credential = self.credential.read().clone().ok_or(SessionError::NotEnrolled)?;
+        let result = self.client.get_in_private(target, &credential).await;
+        self.judged(&credential, result)
+    }
+
+    /// A credential that is refused is given up where there is a way to another.
+    fn judged(
+        &self,
+        credential: &Secret,
+        result: Result<Response<Incoming>, ClientError>,
+    ) -> Result<Response<Incoming>, SessionError> {
         if result.as_ref().is_err_and(ClientError::is_unauthorised) && self.join.is_some() {
             // Enrolled again at the next attempt; without a join token the credential may still
             // become good again, when the control plane's store is brought back.
             let mut current = self.credential.write();
-            if current.as_ref() == Some(&credential) {
+            if current.as_ref() == Some(credential) {
                 *current = None;
             }
         }

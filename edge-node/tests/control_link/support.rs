@@ -65,6 +65,10 @@ impl Feed {
         self.say(json!({"type": "site", "revision": revision, "site": site, "version": revision, "document": document})).await;
     }
 
+    pub async fn secrets(&self, revision: u64, site: &str) {
+        self.say(json!({"type": "secrets", "revision": revision, "site": site})).await;
+    }
+
     pub async fn purge(&self, revision: u64, tag: &str) {
         self.say(json!({"type": "purge", "revision": revision, "site": "shop", "selectors": [{"tag": tag}], "mode": "hard"})).await;
     }
@@ -78,6 +82,9 @@ struct Shared {
     feeds: mpsc::UnboundedSender<Feed>,
     reports: watch::Sender<Vec<Report>>,
     blobs: Mutex<HashMap<String, Bytes>>,
+    /// The answers to edges that ask for a site's secrets; how often they asked.
+    secrets: Mutex<HashMap<String, (StatusCode, Value)>>,
+    asked: AtomicUsize,
     credentials: Mutex<Vec<String>>,
     enrolments: AtomicUsize,
     /// Reports are answered with an error.
@@ -93,11 +100,18 @@ pub struct Control {
 
 impl Control {
     pub async fn start() -> Control {
+        Control::start_at(std::net::Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// As [`Control::start`], at another address of this machine.
+    pub async fn start_at(address: std::net::IpAddr) -> Control {
         let (sender, feeds) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             feeds: sender,
             reports: watch::Sender::new(Vec::new()),
             blobs: Mutex::default(),
+            secrets: Mutex::default(),
+            asked: AtomicUsize::new(0),
             credentials: Mutex::default(),
             enrolments: AtomicUsize::new(0),
             deaf: false.into(),
@@ -107,8 +121,9 @@ impl Control {
             .route("/v1/edges/self/reports", post(report))
             .route("/v1/feed", get(feed))
             .route("/v1/blobs/{digest}", get(blob))
+            .route("/v1/edges/self/secrets/{site}", get(secrets))
             .with_state(Arc::clone(&shared));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Control { url, shared, feeds, task }
@@ -130,6 +145,17 @@ impl Control {
 
     pub fn blob(&self, digest: &str, content: impl Into<Bytes>) {
         self.shared.blobs.lock().insert(digest.to_owned(), content.into());
+    }
+
+    /// What it answers from now on about a site's secrets.
+    pub fn secrets(&self, site: &str, status: u16, answer: Value) {
+        let status = StatusCode::from_u16(status).unwrap();
+        self.shared.secrets.lock().insert(site.to_owned(), (status, answer));
+    }
+
+    /// How often it was asked for secrets.
+    pub fn asked(&self) -> usize {
+        self.shared.asked.load(Ordering::SeqCst)
     }
 
     pub fn revoke_all(&self) {
@@ -205,6 +231,17 @@ async fn blob(
 ) -> Result<Bytes, StatusCode> {
     is_known(&shared, &headers)?;
     shared.blobs.lock().get(&digest).cloned().ok_or(StatusCode::NOT_FOUND)
+}
+
+async fn secrets(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Path(site): Path<String>,
+) -> Result<(StatusCode, Json<Value>), StatusCode> {
+    is_known(&shared, &headers)?;
+    shared.asked.fetch_add(1, Ordering::SeqCst);
+    let answer = shared.secrets.lock().get(&site).cloned();
+    answer.map(|(status, answer)| (status, Json(answer))).ok_or(StatusCode::NOT_FOUND)
 }
 
 /// What reached the cache, in order.
@@ -306,6 +343,13 @@ impl Edge {
     /// The version of the site that answers a host.
     pub fn serves(&self, host: &str) -> Option<u64> {
         self.cell.load().site_for(host).map(|site| site.version)
+    }
+
+    /// What the handlers of the site that answers a host are told of a secret.
+    pub fn secret(&self, host: &str, name: &str) -> Option<String> {
+        let snapshot = self.cell.load();
+        let secret = snapshot.site_for(host)?.secrets.get(name).cloned();
+        secret.map(|secret| secret.reveal().to_owned())
     }
 
     pub fn told(&self) -> Vec<Told> {

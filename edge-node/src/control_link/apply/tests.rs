@@ -50,6 +50,8 @@ impl Bench {
 
     fn applier(&self) -> (Applier, Arc<Sink>) {
         let (sink, outbox) = (Arc::new(Sink::default()), Arc::new(Outbox::default()));
+        let vault = crate::control_link::vault::Vault::open(&self.folder.path().join("state"));
+        let vault = vault.unwrap();
         let effects = Effects {
             builder: Arc::clone(&self.builder),
             blobs: Arc::new(Blobs::local(self.folder.path().to_owned())),
@@ -59,6 +61,7 @@ impl Bench {
             status: Arc::default(),
             outbox: Arc::clone(&outbox),
             questions: Arc::new(Questions::new(outbox)),
+            secrets: Arc::new(secrets::Source { vault, session: None }),
         };
         (Applier::new(effects, Position::default()), sink)
     }
