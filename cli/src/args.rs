@@ -1,8 +1,8 @@
 //! What can be typed: the commands, the flags that all share, and the exit codes. Does nothing.
 
 use crate::commands::{
-    activate, component, deploy, dev, edges, explain, init, login, preview, purge, rollback, sites,
-    tail, tokens, usage, versions,
+    activate, component, deploy, dev, edges, explain, init, login, preview, purge, rollback,
+    secrets, sites, tail, tokens, usage, versions,
 };
 use clap::{Args, Parser, Subcommand};
 
@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Edges(edges::EdgesArgs),
     /// Show what handlers have used: requests, CPU time, memory, bytes.
     Usage(usage::UsageArgs),
+    /// Set, list and delete the secrets that a site's handlers read.
+    Secrets(secrets::SecretsArgs),
     /// Make, list and revoke tokens.
     Tokens(tokens::TokensArgs),
     /// Show a site's requests on all edges as they end, with what handlers log.

@@ -60,6 +60,7 @@ async fn command(cli: Cli, output: Output) -> Result<Ended, CliError> {
         Command::Purge(args) => commands::purge::run(args, &global, output).await,
         Command::Edges(args) => commands::edges::run(args, &global, output).await,
         Command::Usage(args) => commands::usage::run(args, &global, output).await,
+        Command::Secrets(args) => commands::secrets::run(args, &global, output).await,
         Command::Tokens(args) => commands::tokens::run(args, &global, output).await,
         Command::Tail(args) => commands::tail::run(args, &global, output).await,
         Command::Explain(args) => commands::explain::run(args, &global, output).await,

@@ -312,3 +312,60 @@ async fn raw_post(world: &World, path: &str, token: &str, body: &Value) -> Strin
     stream.read_to_string(&mut answer).await.unwrap();
     answer
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_put_listed_and_deleted_and_never_shown() {
+    let world = World::start().await;
+    world.write("verge.toml", &plain_site("shop", "one"));
+    let put = async |arguments: &[&str], input: &str| {
+        let mut all = vec!["secrets", "put"];
+        all.extend(arguments);
+        all.extend(["--control", &world.url, "--token", &world.admin_token]);
+        let ran = world.verge_bare(&all, input).await;
+        assert!(!ran.out.contains("canary") && !ran.err.contains("canary"), "{ran:?}");
+        ran
+    };
+    put(&["KEY"], "canary\n").await.expect(4);
+    world.verge(&["deploy"]).await.expect(0);
+    // From standard input, said or not; and from a file. The site is the one here, or another.
+    let set = put(&["KEY", "--json"], "canary\n").await.expect(0).json();
+    assert_eq!((&set["site"], &set["name"]), (&json!("shop"), &json!("KEY")));
+    assert!(set["revision"].as_u64().unwrap() > 0 && set.get("value").is_none());
+    let said = put(&["KEY", "--file", "-", "--site", "shop"], "canary-two").await.expect(0).out;
+    assert!(said.contains("shop: KEY is set"), "{said}");
+    world.write("key.pem", "canary\nof two lines\n");
+    put(&["PEM", "--file", "key.pem"], "").await.expect(0);
+    let listed = world.verge(&["secrets", "list", "--json"]).await.expect(0).json();
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|row| &row["name"]).collect();
+    assert_eq!(names, ["KEY", "PEM"]);
+    assert!(!listed.to_string().contains("canary") && listed[0].get("value").is_none());
+    let table = world.verge(&["secrets", "list"]).await.expect(0).out;
+    assert!(table.contains("SECRET") && table.contains("first admin"), "{table}");
+
+    // What an edge is given is what was written: without the end of a single line, with those of a file.
+    let edge = post(&world, &world.admin_token, "/v1/edges", &json!({ "name": "e" })).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = client.get(format!("{}/v1/edges/self/secrets/shop", world.url));
+    let reply = request.bearer_auth(edge["token"].as_str().unwrap()).send().await.unwrap();
+    let given: Value = serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap();
+    let expected = json!({ "KEY": "canary-two", "PEM": "canary\nof two lines\n" });
+    assert_eq!(given["secrets"], expected);
+
+    let deleted = world.verge(&["secrets", "delete", "KEY", "--json"]).await.expect(0).json();
+    assert_eq!(deleted, json!({ "site": "shop", "deleted": "KEY" }));
+    world.verge(&["secrets", "delete", "KEY"]).await.expect(4);
+
+    // A value on the command line is not taken, and what is no secret is told before anything is sent.
+    world.verge(&["secrets", "put", "KEY", "value"]).await.expect(2);
+    put(&["KEY"], "").await.expect(2);
+    put(&["1KEY"], "canary").await.expect(5);
+    put(&["KEY"], &"canary".repeat(3_000)).await.expect(5);
+    put(&["KEY", "--file", "none"], "").await.expect(1);
+    let reader = world.verge(&["tokens", "create", "r", "--scope", "read"]).await.expect(0).out;
+    world.verge_as(reader.trim(), &["secrets", "list"]).await.expect(0);
+    world.verge_as(reader.trim(), &["secrets", "delete", "PEM"]).await.expect(4);
+    // Nor does one go over a network that others read.
+    let far = ["secrets", "put", "KEY", "--control", "http://control.example", "--token", "vrg_x"];
+    let ran = world.verge_bare(&far, "").await.expect(2);
+    assert!(ran.err.contains("https"), "{ran:?}");
+}

@@ -12,6 +12,7 @@ pub(crate) mod login;
 pub(crate) mod preview;
 pub(crate) mod purge;
 pub(crate) mod rollback;
+pub(crate) mod secrets;
 pub(crate) mod sites;
 pub(crate) mod tail;
 pub(crate) mod tokens;
