@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -180,6 +180,12 @@ impl Control {
     /// A purge; `query` is what follows the path (`?wait=all&timeout=10s`).
     pub async fn purge(&self, query: &str, body: &Value) -> Reply {
         self.call("POST", &format!("/v1/purges{query}"), Some(body)).await
+    }
+
+    /// The folder of its store.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// What it has written to its log so far.

@@ -369,7 +369,7 @@ async fn no_site_sees_another_s_values_or_purges_them() {
     let receipt = control.purge("?wait=all&timeout=30s", &purge).await.json();
     assert_eq!(receipt["matched"], 1, "{receipt}");
     assert_eq!(said("other", "/cache/get?key=k").await, "Ok(None)");
-    // The edge's own id, and no secrets over the feed yet.
+    // The edge's own id; and no secrets, since none were put.
     assert!(said("shop", "/client").await.contains("\"one\""));
     assert_eq!(said("shop", "/secrets?name=KEY").await, "Ok(None)");
 }

@@ -96,6 +96,17 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         &["tokio", "crate::serve", "crate::control_link", "tracing"],
         "a file of secrets is read, and told to nobody",
     ),
+    ("config/src/seal.rs", &["rand", "std::fs", "tracing"], "sealing takes keys and nonces"),
+    (
+        "edge-node/src/control_link/vault.rs",
+        &["tokio", "hyper", "session", "applier", "SystemTime::now"],
+        "what is kept of secrets knows files, and nobody who asks",
+    ),
+    (
+        "edge-node/src/control_link/secrets.rs",
+        &["std::fs", "rand", "SealKey"],
+        "secrets are brought into force, and kept elsewhere",
+    ),
     (
         "edge-node/src/routing.rs",
         &["tokio", "pingora", "crate::serve", "crate::front", "crate::admit", "SystemTime::now"],
@@ -165,6 +176,21 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         "control-plane/src/store",
         &["axum", "StatusCode", "crate::api"],
         "only the api names statuses",
+    ),
+    (
+        "control-plane/src/keys.rs",
+        &["axum", "sqlx", "crate::store", "crate::api"],
+        "keys seal and open, whoever asks",
+    ),
+    (
+        "control-plane/src/api/secrets.rs",
+        &["tracing", "idempotency", "SealKey"],
+        "a value is in no log, and no hash of it is kept",
+    ),
+    (
+        "control-plane/src/store/secrets.rs",
+        &["crate::keys", "tracing", "Secret::new"],
+        "the store cannot open what it keeps",
     ),
     (
         "control-plane/src/questions.rs",
