@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use text::Acts;
+use verge_tests::process::guest;
 use verge_tests::wait::until_for;
-use verge_tests::{Control, Edge, Http1, Origin, Reply, guest, site, until};
+use verge_tests::{Control, Edge, Http1, Origin, Reply, site, until};
 
 /// Everything is the origin's.
 const ALL: &str = "[[routes]]\npath = \"/*\"\norigin = \"web\"\n";
@@ -260,12 +261,12 @@ async fn purges_do_not_wait_for_a_neighbours_component() {
     let slow = with_handlers("slow", &origin, &[script.replace("sha256:", "")]);
     let revision = control.deploy("slow", &slow).await;
     let body = json!({ "site": "neighbour", "selectors": [{ "everything": true }] });
-    let receipt = control.purge("?wait=all&timeout=20s", &body).await.expect(200).json();
+    let receipt = control.purge("?wait=all&timeout=20s", &body).await.expect(201).json();
     assert_eq!(receipt["complete"], true, "{receipt}");
     assert_eq!(receipt["matched"], 1, "{receipt}");
     // The control: the component is still being compiled, and the purge is told to have its own place.
     let edges = control.call("GET", "/v1/edges", None).await.expect(200).json();
-    assert!(edges["items"][0]["applied"].as_u64() < Some(revision), "{edges}");
+    assert!(edges["items"][0]["applied"].as_u64() < Some(revision), "{edges} {receipt}");
     edge.get("neighbour.example", "/a").await.expect(200);
     assert_eq!(origin.count("/a"), 2);
 

@@ -73,6 +73,7 @@ impl Ahead {
                     return Some(read);
                 }
                 passes = Some(read);
+                concern = Concern::Nobody;
             }
         }
         self.bytes += line.len();
@@ -149,10 +150,14 @@ mod tests {
     use super::*;
     use futures::FutureExt;
     use proptest::prelude::*;
+    use verge_config::purge::Purge;
+    use verge_config::{Mode, Revision, Selector};
 
     fn purge(site: &str, revision: u64) -> Bytes {
-        format!(r#"{{"type":"purge","revision":{revision},"site":"{site}","selectors":[{{"tag":"t"}}]}}"#)
-            .into()
+        let selectors = vec![Selector::Tag("t".into())];
+        let (revision, site) = (Revision(revision), site.to_owned());
+        let purge = Purge { revision, site, selectors, mode: Mode::Hard };
+        serde_json::to_vec(&FeedLine::Purge(purge)).unwrap().into()
     }
 
     fn removed(site: &str, revision: u64) -> Bytes {
@@ -160,8 +165,10 @@ mod tests {
     }
 
     fn question(site: &str) -> Bytes {
-        let asked = format!(r#"{{"kind":"explain","site":"{site}","url":"http://x/"}}"#);
-        format!(r#"{{"type":"question","id":"q","asked":{asked}}}"#).into()
+        let (site, url) = (site.to_owned(), "http://x/".to_owned());
+        let asked = Asked::Explain { site, url, fields: Vec::new() };
+        let question = Question { id: "q".to_owned(), asked };
+        serde_json::to_vec(&FeedLine::Question(question)).unwrap().into()
     }
 
     /// A queue whose first line is of the site `slow`, and is being prepared.
