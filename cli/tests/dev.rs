@@ -252,7 +252,7 @@ async fn a_request_is_shown_with_what_its_handler_logged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_component_is_soon_in_force() {
-    let site = "site = 'fn'\ndomains = ['fn.example']\n[handlers.h]\ncomponent = 'h.wasm'\n\
+    let site = "site = 'shop'\ndomains = ['*']\n[handlers.h]\ncomponent = 'h.wasm'\n\
                 [[routes]]\npath = '/*'\nhandler = 'h'\n";
     let component = std::fs::read(guest("hello-rust")).unwrap();
     let mut dev = Dev::start(&fixed("one")).await;

@@ -155,7 +155,7 @@ impl Wait {
         let (mut all, mut applied) = (0_usize, 0_usize);
         for edge in told {
             all += 1;
-            applied += usize::from(edge.crossed >= revision);
+            applied += usize::from(edge.has_purged(revision));
         }
         match self {
             Wait::None => true,

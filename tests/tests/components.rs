@@ -9,14 +9,19 @@ mod odd;
 mod text;
 
 use odd::{bombs, odd};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use text::Acts;
+use verge_tests::process::guest;
 use verge_tests::wait::until_for;
 use verge_tests::{Control, Edge, Http1, Origin, Reply, site, until};
+
+/// Everything is the origin's.
+const ALL: &str = "[[routes]]\npath = \"/*\"\norigin = \"web\"\n";
 
 /// How many are uploaded.
 const COUNT: u64 = 560;
@@ -237,4 +242,43 @@ async fn bombs_are_answered_soon_and_visitors_do_not_notice() {
         children(edge.process.pid()).is_empty().then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purges_do_not_wait_for_a_neighbours_component() {
+    let origin = Origin::always(200, &[("Cache-Control", "max-age=3600")], "here").await;
+    let control = Control::start().await;
+    let edge = Edge::join(&control, "one").await;
+    let text = site::for_domains("neighbour", &["neighbour.example"], &origin, ALL);
+    let revision = control.deploy("neighbour", &text).await;
+    control.applied(revision, &["one"]).await;
+    edge.get("neighbour.example", "/a").await.expect(200);
+    edge.get("neighbour.example", "/a").await.expect(200);
+    assert_eq!(origin.count("/a"), 1);
+
+    // A whole engine for scripts: seconds of work for a compiler.
+    let script = control.upload(&guest("hello-js")).await;
+    let slow = with_handlers("slow", &origin, &[script.replace("sha256:", "")]);
+    let revision = control.deploy("slow", &slow).await;
+    let body = json!({ "site": "neighbour", "selectors": [{ "everything": true }] });
+    let receipt = control.purge("?wait=all&timeout=20s", &body).await.expect(201).json();
+    assert_eq!(receipt["complete"], true, "{receipt}");
+    assert_eq!(receipt["matched"], 1, "{receipt}");
+    // The control: the component is still being compiled, and the purge is told to have its own place.
+    let edges = control.call("GET", "/v1/edges", None).await.expect(200).json();
+    assert!(edges["items"][0]["applied"].as_u64() < Some(revision), "{edges} {receipt}");
+    edge.get("neighbour.example", "/a").await.expect(200);
+    assert_eq!(origin.count("/a"), 2);
+
+    // In the end both are in force, and the purge was counted once.
+    until_for(Duration::from_secs(120), "the component to be in force", || async {
+        let edges = control.call("GET", "/v1/edges", None).await.expect(200).json();
+        (edges["items"][0]["applied"].as_u64() > Some(revision)).then_some(())
+    })
+    .await;
+    let path = format!("/v1/purges/{}", receipt["id"].as_str().unwrap());
+    let receipt = control.call("GET", &path, None).await.expect(200).json();
+    assert_eq!((&receipt["matched"], &receipt["applied"]), (&json!(1), &json!(1)), "{receipt}");
+    edge.get("neighbour.example", "/a").await.expect(200);
+    assert_eq!(origin.count("/a"), 2, "the purge is applied once");
 }

@@ -89,9 +89,13 @@ impl State {
                 }
             }
             Change::EdgeReported { edge, crossed, at_ms, report } => {
+                let head = self.revision;
                 if let Some(edge) = self.edges.get_mut(edge) {
                     edge.applied = report.applied;
                     edge.crossed = edge.crossed.max(*crossed);
+                    let purged = report.purges.iter().map(|purge| purge.revision);
+                    edge.ahead.extend(purged.filter(|revision| *revision <= head));
+                    edge.bound_ahead();
                     edge.seen_ms = Some(*at_ms);
                     edge.refusals.clone_from(&report.refusals);
                     if !report.version.is_empty() {

@@ -384,6 +384,7 @@ fn enrol(state: &State, id: &str, secret: SecretHash, enrol: &Enrol, now_ms: u64
                 removed: None,
                 applied: Revision::ZERO,
                 crossed: Revision::ZERO,
+                ahead: Default::default(),
                 seen_ms: Some(now_ms),
                 refusals: Vec::new(),
             }

@@ -12,7 +12,7 @@ pub(crate) use command::{Actor, Change, Command, Decision, Outcome, Rejection, U
 pub(crate) use decide::decide;
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use verge_config::Revision;
 use verge_config::api::Scope;
 use verge_config::feed::Refusal;
@@ -138,8 +138,32 @@ pub(crate) struct EdgeRecord {
     pub(crate) applied: Revision,
     /// The highest `applied` ever: up to here its receipts are written.
     pub(crate) crossed: Revision,
+    /// Purges beyond `crossed` that it has applied before their turn; at most [`MAX_AHEAD`].
+    pub(crate) ahead: BTreeSet<Revision>,
     pub(crate) seen_ms: Option<u64>,
     pub(crate) refusals: Vec<Refusal>,
+}
+
+/// Of more purges that an edge has applied before their turn, the newest are remembered; the receipts of
+/// the others are told all the same.
+pub(crate) const MAX_AHEAD: usize = 10_000;
+
+// === impl EdgeRecord ===
+
+impl EdgeRecord {
+    /// Whether it has applied the purge of this revision.
+    pub(crate) fn has_purged(&self, revision: Revision) -> bool {
+        self.crossed >= revision || self.ahead.contains(&revision)
+    }
+
+    /// Forgets what is no longer ahead of its turn, and what is too much.
+    pub(crate) fn bound_ahead(&mut self) {
+        let crossed = self.crossed;
+        self.ahead.retain(|revision| *revision > crossed);
+        while self.ahead.len() > MAX_AHEAD {
+            self.ahead.pop_first();
+        }
+    }
 }
 
 /// Ceilings on what tenants can grow.

@@ -8,7 +8,7 @@ use crate::state::{
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use verge_config::Revision;
 
 type Loaded<T> = Result<T, StoreError>;
@@ -47,6 +47,16 @@ pub(super) async fn load(c: &mut SqliteConnection) -> Loaded<State> {
             state.edge_secrets.insert(edge.secret, edge.id.clone());
         }
         state.edges.insert(edge.id.clone(), edge);
+    }
+    let ahead = "SELECT receipts.edge, receipts.revision FROM edges, receipts
+                 WHERE receipts.edge = edges.id AND receipts.revision > edges.crossed
+                 ORDER BY receipts.revision";
+    for row in sqlx::query(ahead).fetch_all(&mut *c).await? {
+        let edge: String = row.try_get("edge")?;
+        if let Some(edge) = state.edges.get_mut(&edge) {
+            edge.ahead.insert(Revision(number(&row, "revision")?));
+            edge.bound_ahead();
+        }
     }
     Ok(state)
 }
@@ -105,6 +115,7 @@ fn edge(row: &SqliteRow) -> Loaded<EdgeRecord> {
         removed: maybe(row, "removed")?.map(Revision),
         applied: Revision(number(row, "applied")?),
         crossed: Revision(number(row, "crossed")?),
+        ahead: BTreeSet::new(),
         seen_ms: maybe(row, "seen_ms")?,
         refusals: parsed(row, "refusals")?,
     })

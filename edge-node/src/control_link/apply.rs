@@ -2,9 +2,11 @@
 //! revisions of a resource are no-ops, so that repeats and reordering converge; what cannot be built
 //! is refused and the last good version stays. Persisting is the next room's.
 
+mod purges;
+
 use super::PurgeSink;
 use super::blobs::Blobs;
-use super::build::{BuildError, Builder, Wanted, components_of};
+use super::build::{BuildError, Builder, Prepared, Ready, Wanted, components_of};
 use super::client::ClientError;
 use super::last_good::{LastGood, Position, PreviewsRecord, SiteRecord, is_site_name};
 use super::previews;
@@ -25,8 +27,6 @@ use verge_config::{Mode, Revision, Selector};
 const SITES_MAX: usize = 100_000;
 /// Removed sites whose revision is remembered, so that an older line cannot revive them.
 const REMOVED_MAX: usize = 10_000;
-/// Purges that are remembered, so that a repeat is not counted twice.
-const PURGES_REMEMBERED: usize = 10_000;
 /// Refusals at once.
 pub(super) const REFUSALS_MAX: usize = 10_000;
 /// The longest reason of a refusal, in characters.
@@ -78,6 +78,8 @@ pub(super) struct Applier {
     pub(super) secrets: secrets::Held,
     /// Purges that are in force and not acknowledged yet.
     pub(super) purges: Vec<AppliedPurge>,
+    /// What was prepared for the line whose turn it is.
+    pub(super) prepared: Prepared,
     /// Refused for want of a component that may come.
     later: BTreeMap<String, Wanted>,
     retried: Instant,
@@ -128,6 +130,7 @@ impl Applier {
             unsaved_previews: BTreeMap::new(),
             secrets: secrets::Held::new(),
             purges: Vec::new(),
+            prepared: Prepared::default(),
             later: BTreeMap::new(),
             retried: Instant::now(),
             purged: BTreeSet::new(),
@@ -232,7 +235,8 @@ impl Applier {
         }
         let previous = self.known.get(&wanted.site).and_then(|known| known.runtime.clone());
         let effects = &self.effects;
-        let built = effects.builder.build(&wanted, &*effects.blobs, previous.as_ref()).await;
+        let components = Ready { prepared: &self.prepared, others: &*effects.blobs };
+        let built = effects.builder.build(&wanted, &components, previous.as_ref()).await;
         match built {
             Ok(runtime) => {
                 let runtime = self.with_secrets(&wanted.site, runtime);
@@ -338,25 +342,6 @@ impl Applier {
         if let Some(&middle) = revisions.get(revisions.len() / 2) {
             self.known.retain(|_, known| known.runtime.is_some() || known.revision > middle);
         }
-    }
-
-    fn purge(&mut self, purge: &Purge, arrived: Instant) {
-        let revision = purge.revision;
-        self.effects.status.saw(revision);
-        if self.purged.insert(revision) {
-            if self.purged.len() > PURGES_REMEMBERED {
-                self.purged.pop_first();
-            }
-            // A fill that begins after the purge must be of the site as it is told before it.
-            self.swap();
-            let matched = self.effects.cache.purge(purge) + self.purge_previews(purge);
-            let took_us = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
-            tracing::debug!(site = purge.site, %revision, matched, took_us, "purge applied");
-            if revision > self.told {
-                self.purges.push(AppliedPurge { revision, matched, took_us });
-            }
-        }
-        self.advance(revision);
     }
 
     async fn head(&mut self, head: Revision) -> Result<(), ApplyError> {

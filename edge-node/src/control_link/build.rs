@@ -16,7 +16,7 @@ use verge_config::process::edge::HandlerHost;
 use verge_config::secrets::Secrets;
 use verge_config::site::{ComponentRef, Context, Origin, Site, SiteDocument};
 use verge_config::{Faults, Revision};
-use verge_handlers::{Handler, Sandbox};
+use verge_handlers::{Component, Handler, LoadError, Sandbox};
 
 /// Where components come from.
 pub trait Components: Send + Sync {
@@ -25,6 +25,12 @@ pub trait Components: Send + Sync {
         &'a self,
         reference: &'a ComponentRef,
     ) -> BoxFuture<'a, Result<Bytes, ComponentError>>;
+
+    /// The component, where it was made ready before it was asked for; or why it cannot be.
+    fn ready(&self, reference: &ComponentRef) -> Option<Result<Arc<Component>, LoadError>> {
+        let _ = reference;
+        None
+    }
 }
 
 /// Why a component's bytes cannot be had.
@@ -63,6 +69,16 @@ pub struct Builder {
     secrets: Arc<Secrets>,
     per_site: u32,
     usage: Arc<UsageBook>,
+}
+
+/// Components that were made ready before their site's turn, by digest.
+#[derive(Debug, Default)]
+pub(super) struct Prepared(HashMap<String, Result<Arc<Component>, LoadError>>);
+
+/// Components, some of which are prepared.
+pub(super) struct Ready<'a> {
+    pub(super) prepared: &'a Prepared,
+    pub(super) others: &'a dyn Components,
 }
 
 /// What is to be built.
@@ -111,6 +127,25 @@ impl Builder {
     /// Where it counts what handlers use.
     pub(super) fn usage(&self) -> &Arc<UsageBook> {
         &self.usage
+    }
+
+    /// Makes the components of these documents ready. One that cannot be had is left out: it is asked for
+    /// again when its site is built.
+    pub(super) async fn prepare(
+        &self,
+        documents: &[Arc<SiteDocument>],
+        components: &dyn Components,
+    ) -> Prepared {
+        let mut prepared = HashMap::new();
+        for digest in documents.iter().flat_map(|document| components_of(document)) {
+            if prepared.contains_key(digest) {
+                continue;
+            }
+            if let Ok(bytes) = components.read(&ComponentRef::Digest(digest.to_owned())).await {
+                prepared.insert(digest.to_owned(), self.sandbox.load(bytes).await);
+            }
+        }
+        Prepared(prepared)
     }
 
     /// The runtime of a document. Pools of origins that are as they were are taken over from
@@ -177,16 +212,19 @@ impl Builder {
         let (mut faults, mut later) = (Faults::default(), false);
         for (name, spec) in &site.handlers {
             let place = format!("handlers.{name}.component");
-            let bytes = match components.read(&spec.component).await {
-                Ok(bytes) => bytes,
-                Err(ComponentError::Away(error)) => return Err(BuildError::Away(error)),
-                Err(error) => {
-                    later |= matches!(error, ComponentError::Missing(_));
-                    faults.add(place, error.to_string());
-                    continue;
-                }
+            let loaded = match components.ready(&spec.component) {
+                Some(loaded) => loaded,
+                None => match components.read(&spec.component).await {
+                    Ok(bytes) => self.sandbox.load(bytes).await,
+                    Err(ComponentError::Away(error)) => return Err(BuildError::Away(error)),
+                    Err(error) => {
+                        later |= matches!(error, ComponentError::Missing(_));
+                        faults.add(place, error.to_string());
+                        continue;
+                    }
+                },
             };
-            match self.sandbox.load(bytes).await {
+            match loaded {
                 Ok(component) => {
                     let handler = Handler::new(component, Arc::clone(&site.name), Arc::clone(spec));
                     let usage = self.usage.counters(&site.name, &spec.name, version);
@@ -220,6 +258,22 @@ impl Builder {
                 || Arc::new(OriginPool::new(Arc::clone(origin), Arc::clone(&self.origins))),
                 Arc::clone,
             )
+    }
+}
+
+impl Components for Ready<'_> {
+    fn read<'a>(
+        &'a self,
+        reference: &'a ComponentRef,
+    ) -> BoxFuture<'a, Result<Bytes, ComponentError>> {
+        self.others.read(reference)
+    }
+
+    fn ready(&self, reference: &ComponentRef) -> Option<Result<Arc<Component>, LoadError>> {
+        match reference {
+            ComponentRef::Digest(digest) => self.prepared.0.get(digest).cloned(),
+            ComponentRef::Path(_) => None,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Keeps the feed open: connects, reads its lines, notices silence, and comes back with jittered
 //! back-off when the stream ends. What the lines mean is the applier's.
 
+use super::ahead::Ahead;
 use super::apply::{Applier, ApplyError};
 use super::backoff::Backoff;
 use super::client::ClientError;
@@ -141,31 +142,52 @@ async fn stream(
     let target = target(&since, &applier.position.history);
     let response = session.send(Method::GET, &target, None).await?;
     let mut lines = Lines::new(response.into_body());
-    let mut line = listen(&mut lines).await?;
+    let line = listen(&mut lines).await?;
     if !line.starts_with(b"{") {
         let fault = ClientError::Malformed("not a feed".to_owned());
         return Err(SessionError::from(fault).into());
     }
     status.set_connected(true);
     tracing::info!(since, "feed open");
+    let mut ahead = Ahead::default();
+    take(&mut ahead, line, applier);
     loop {
-        let began = Instant::now();
-        let mut count = 0;
-        loop {
-            status.heard();
-            applier.line(&line, Instant::now()).await?;
+        let (began, mut count) = (Instant::now(), 0);
+        while let Some(due) = ahead.next(|line| applier.preparation(line)) {
+            applier.prepared = due.prepared.unwrap_or_default();
+            applier.line(&due.line, due.arrived).await?;
             count += 1;
             if count >= BATCH_LINES || began.elapsed() >= BATCH_TIME {
                 break;
             }
-            match lines.next().now_or_never() {
-                Some(next) => line = next?,
-                None => break,
+            if ahead.is_empty()
+                && let Some(next) = lines.next().now_or_never()
+            {
+                take(&mut ahead, next?, applier);
             }
         }
         applier.settle().await;
         *healthy |= !applier.is_starting_over();
-        line = listen(&mut lines).await?;
+        let waits = ahead.is_empty() || ahead.is_preparing();
+        if !waits {
+            continue;
+        }
+        let (is_preparing, has_room) = (ahead.is_preparing(), ahead.has_room());
+        let next = tokio::select! {
+            biased;
+            () = ahead.prepared(), if is_preparing => continue,
+            next = listen(&mut lines), if has_room => next?,
+        };
+        take(&mut ahead, next, applier);
+    }
+}
+
+/// Takes a line that has come; what of it need not wait for the lines before it is in force afterwards.
+fn take(ahead: &mut Ahead, line: Bytes, applier: &mut Applier) {
+    let arrived = Instant::now();
+    applier.effects.status.heard();
+    if let Some(passes) = ahead.push(line, arrived) {
+        applier.ahead_of_turn(passes, arrived);
     }
 }
 

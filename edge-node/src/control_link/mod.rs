@@ -8,6 +8,7 @@
 //! One line of the feed goes verify → parse → build → swap → persist → acknowledge, in the order of
 //! the revisions. What cannot be built is refused with its reason and the last good version stays.
 
+mod ahead;
 mod apply;
 mod backoff;
 mod blobs;

@@ -4,7 +4,7 @@
 
 use super::apply::{Applier, ApplyError, REASON_MAX, REFUSALS_MAX, digests_of};
 use super::blobs::Blobs;
-use super::build::{BuildError, Components, Wanted, components_of};
+use super::build::{BuildError, Components, Ready, Wanted, components_of};
 use super::last_good::{PreviewsRecord, is_site_name};
 use crate::snapshot::{Previewed, SiteRuntime};
 use std::sync::Arc;
@@ -62,7 +62,9 @@ impl Applier {
                 .retain(|name, _| *name == secrets || !name.starts_with(&namespace_of(&site)));
             self.empty_slots(&site, &previews, revision);
             let blobs = Arc::clone(&self.effects.blobs);
-            let served = self.build_previews(&site, revision, &previews, &*blobs).await?;
+            let prepared = std::mem::take(&mut self.prepared);
+            let components = Ready { prepared: &prepared, others: &*blobs };
+            let served = self.build_previews(&site, revision, &previews, &components).await?;
             let history = self.position.history.clone();
             let (told, name) = (previews.clone(), site.clone());
             let record = PreviewsRecord { history, revision, site: name, previews };
