@@ -2,14 +2,10 @@
 //! of `verge:edge`, and what the tests of the capabilities run. Below `/bare` it does the same, so that
 //! a site can have it twice.
 
+use std::time::Duration;
+use verge_sdk::log::Level;
+use verge_sdk::{cache, client, config, log, secrets};
 use wstd::http::{Body, Error, Request, Response};
-
-wit_bindgen::generate!({ path: "../../wit", world: "imports", generate_all });
-
-use verge::edge::cache::{self, PutOptions};
-use verge::edge::{client, secrets};
-use wasi::config::store;
-use wasi::logging::logging::{self, Level};
 
 #[wstd::http_server]
 async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
@@ -17,15 +13,15 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
     let query = Query(uri.query().unwrap_or_default());
     let path = uri.path();
     let answer = match path.strip_prefix("/bare").unwrap_or(path) {
-        "/config" => format!("{:?}", store::get(query.text("key"))),
-        "/config/all" => format!("{:?}", store::get_all()),
-        "/log" => log(&query),
+        "/config" => format!("{:?}", config::get(query.text("key"))),
+        "/config/all" => format!("{:?}", config::all()),
+        "/log" => messages(&query),
         "/cache/get" => format!("{:?}", cache::get(query.text("key")).map(|found| found.map(text))),
         "/cache/put" => put(&query, query.text("value").as_bytes()),
         "/cache/put/long" => put(&query, &vec![b'v'; query.number("bytes", 1 << 20)]),
         "/cache/purge" => format!("{:?}", cache::purge(&query.list("tags"))),
         "/cache/many" => many(query.number("n", 100)),
-        "/client" => format!("{:?}", client::get()),
+        "/client" => format!("{:?}", client::visitor()),
         "/secrets" => secret(query.text("name")),
         "/secrets/hoard" => hoard(query.text("name")),
         "/secrets/leak" => leak(query.text("name")),
@@ -47,8 +43,8 @@ impl<'a> Query<'a> {
         self.text(name).parse().unwrap_or(otherwise)
     }
 
-    fn list(&self, name: &str) -> Vec<String> {
-        self.text(name).split(',').filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    fn list(&self, name: &str) -> Vec<&'a str> {
+        self.text(name).split(',').filter(|item| !item.is_empty()).collect()
     }
 }
 
@@ -56,20 +52,19 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn log(query: &Query<'_>) -> String {
+fn messages(query: &Query<'_>) -> String {
     let levels =
         [Level::Trace, Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Critical];
     for level in levels {
-        logging::log(level, query.text("context"), query.text("message"));
+        log::log(level, query.text("context"), query.text("message"));
     }
     println!("printed beside it");
     "logged".to_owned()
 }
 
 fn put(query: &Query<'_>, value: &[u8]) -> String {
-    let ttl = u32::try_from(query.number("ttl", 60)).unwrap_or(u32::MAX);
-    let options = PutOptions { ttl, tags: query.list("tags") };
-    format!("{:?}", cache::put(query.text("key"), value, &options))
+    let lifetime = Duration::from_secs(query.number("ttl", 60) as u64);
+    format!("{:?}", cache::put(query.text("key"), value, lifetime, &query.list("tags")))
 }
 
 fn many(count: usize) -> String {
@@ -96,6 +91,6 @@ fn hoard(name: &str) -> String {
 fn leak(name: &str) -> ! {
     let secret = secrets::get(name);
     println!("{secret:?}");
-    logging::log(Level::Error, "leak", &format!("{secret:?}"));
+    log::log(Level::Error, "leak", &format!("{secret:?}"));
     panic!("{secret:?}");
 }
