@@ -109,10 +109,10 @@ class Stage:
         to.write_text(text)
         return to
 
-    def verge(self, *options, name="verge", site="verge.toml", tls=False):
+    def verge(self, *options, name="verge", site="verge.toml", tls=False, **values):
         edge = self.bench.binaries / "verge-edge"
         port, tls_port = free_port(), free_port() if tls else None
-        arguments = [edge, "--site", self.template(site, f"{name}.toml"), "--threads", "1"]
+        arguments = [edge, "--site", self.template(site, f"{name}.toml", **values), "--threads", "1"]
         arguments += ["--listen", f"127.0.0.1:{port}", *options]
         if tls:
             cert, key = self.bench.certificate()

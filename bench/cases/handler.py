@@ -1,4 +1,6 @@
-"""A handler's request, a fresh instance each, against `wasmtime serve` of the same component."""
+"""Handlers: a request of each contract and language against `wasmtime serve` of the same component, and a
+handler in front of the cache against the handler alone.
+"""
 
 import shutil
 
@@ -6,26 +8,62 @@ import measure
 from machine import ROOT, Server, find, free_port, say
 from measure import Goal
 
-CASES = {"handler": "a handler's request, no cache, against `wasmtime serve`"}
+BUILT = ROOT / "wasm-handlers" / "guests" / "build"
+# Component, what `wasmtime serve` needs for it, what the case is to reach.
+PEERED = {
+    "handler": ("hello-rust", ["-S", "cli"], Goal(2.5)),
+    "handler-p3": ("hello-p3-rust", ["-S", "cli,p3", "-W", "component-model-async"], Goal(1.3)),
+    "handler-js": ("hello-js", ["-S", "cli"], Goal(1.5)),
+}
+CASES = {
+    "handler": "a handler's request, no cache, a fresh instance each, against `wasmtime serve`",
+    "handler-p3": "the same by `wasi:http/handler@0.3`, where instances serve again",
+    "handler-js": "the same in JavaScript",
+    "handler-hits": "a handler that fetches a cached object of its site, against the handler alone",
+}
 
 
-def run(bench, names):
-    guest = ROOT / "wasm-handlers" / "guests" / "build" / "hello-rust.wasm"
-    if not guest.is_file():
-        say("no example handler: run `make guests`; no case handler")
-        return
+def against_wasmtime(bench, case):
+    component, needs, goal = PEERED[case]
+    guest = BUILT / f"{component}.wasm"
     with bench.stage() as stage:
         shutil.copy(guest, stage.folder)
-        servers = [stage.verge(site="handler.toml")]
+        verge = stage.verge(site="handler.toml", component=guest.name)
+        servers = [verge]
         wasmtime = find("wasmtime")
         if wasmtime:
             port = free_port()
-            arguments = [wasmtime, "serve", "-S", "cli", "--addr", f"127.0.0.1:{port}", guest]
+            arguments = [wasmtime, "serve", *needs, "--addr", f"127.0.0.1:{port}", guest]
             servers.append(stage.add(Server("wasmtime", stage.folder, arguments, port)))
         else:
             say("no wasmtime here (cargo install wasmtime-cli@48.0.8): our own figure alone")
         for server in servers:
             server.wait_for("/hello")
         one_round = lambda server: measure.wrk(server.port, "/hello", bench.seconds)
+        return measure.compare(case, measure.interleave(servers, bench.rounds, one_round), goal)
+
+
+def over_hits(bench, case):
+    with bench.stage() as stage:
+        shutil.copy(BUILT / "hello-rust.wasm", stage.folder)
+        servers = [
+            stage.verge(site="handler.toml", component="hello-rust.wasm", name=name)
+            for name in ("many", "few")
+        ]
+        paths = {"many": "/fetch?path=/1k", "few": "/hello"}
+        for server in servers:
+            server.wait_for(paths[server.name])
+        one_round = lambda server: measure.wrk(server.port, paths[server.name], bench.seconds)
         seen = measure.interleave(servers, bench.rounds, one_round)
-        yield measure.compare(names[0], seen, Goal(1.5))
+        return measure.against_itself(case, seen, Goal(0.6), "that answers by itself")
+
+
+def run(bench, names):
+    for name in names:
+        component = PEERED[name][0] if name in PEERED else "hello-rust"
+        if not (BUILT / f"{component}.wasm").is_file():
+            say(f"no example handlers: run `make guests`; no case {name}")
+        elif name in PEERED:
+            yield against_wasmtime(bench, name)
+        else:
+            yield over_hits(bench, name)

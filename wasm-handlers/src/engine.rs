@@ -18,7 +18,6 @@ const MEMORY_KEEP_RESIDENT: usize = 4 * 1024 * 1024;
 /// The same where the kernel cannot say which pages were written and all of them are copied.
 const MEMORY_KEEP_RESIDENT_BLIND: usize = 128 * 1024;
 const TABLE_KEEP_RESIDENT: usize = 64 * 1024;
-const STACK_KEEP_RESIDENT: usize = 16 * 1024;
 
 /// The tables that there are in the pool for each instance; most components have two or three.
 const TABLES_EACH: u32 = 4;
@@ -56,7 +55,8 @@ pub(crate) fn runner(contract: Contract, settings: &SandboxSettings) -> wasmtime
     let mut config = tunables(contract);
     config
         .wasm_backtrace_max_frames(NonZeroUsize::new(16))
-        .async_stack_zeroing(true)
+        // A stack holds frames and spilled values, which no guest can read before it has written them.
+        .async_stack_zeroing(false)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(contract, settings)));
     Engine::new(&config)
 }
@@ -85,8 +85,7 @@ fn pool(contract: Contract, settings: &SandboxSettings) -> PoolingAllocationConf
         .max_tables_per_module(limits::TABLES)
         .table_elements(limits::TABLE_BYTES / size_of::<usize>())
         .max_memory_size(usize::try_from(settings.max_memory).unwrap_or(usize::MAX))
-        .table_keep_resident(TABLE_KEEP_RESIDENT)
-        .async_stack_keep_resident(STACK_KEEP_RESIDENT);
+        .table_keep_resident(TABLE_KEEP_RESIDENT);
     if PoolingAllocationConfig::is_pagemap_scan_available() {
         pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(MEMORY_KEEP_RESIDENT);
     } else {
