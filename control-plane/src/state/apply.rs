@@ -1,6 +1,6 @@
 //! Makes committed changes true in the state. Total: what the store has written cannot be refused.
 
-use super::{Change, PreviewSet, SiteRecord, State, TenantRecord};
+use super::{Change, Entries, PreviewSet, SiteRecord, State, TenantRecord};
 use std::collections::BTreeMap;
 use verge_config::Revision;
 
@@ -21,6 +21,7 @@ impl State {
                     revision: Revision::ZERO,
                     removed: false,
                     previews: PreviewSet::default(),
+                    entries: Entries::default(),
                 });
                 site.removed = false;
                 site.latest = site.latest.max(*version);
@@ -46,6 +47,11 @@ impl State {
             Change::PreviewsSet { site, revision, previews } => {
                 if let Some(site) = self.sites.get_mut(site) {
                     site.previews = PreviewSet { revision: *revision, all: previews.clone() };
+                }
+            }
+            Change::EntryWritten { site, now, .. } | Change::EntriesDropped { site, now } => {
+                if let Some(site) = self.sites.get_mut(site) {
+                    site.entries = *now;
                 }
             }
             Change::BlobAdded { tenant, digest, bytes, .. } => {

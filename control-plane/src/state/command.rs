@@ -1,6 +1,7 @@
 //! The commands, what they change, what they lead to, and why they may be refused. Plain values.
 
-use super::{EdgeRecord, PreviewRecord, SecretHash, TokenRecord, VersionRecord};
+use super::{EdgeRecord, Entries, PreviewRecord, SecretHash, TokenRecord, VersionRecord};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use verge_config::api::{Activated, Enrol, Scope};
@@ -29,6 +30,19 @@ pub(crate) struct Upload {
     pub(crate) components: Vec<(String, String)>,
     /// Canonical JSON.
     pub(crate) document: Arc<str>,
+}
+
+/// A write of an entry of a site's key-value store.
+#[derive(Debug, Clone)]
+pub(crate) struct EntryWrite {
+    pub(crate) site: String,
+    pub(crate) key: String,
+    /// None: it is removed.
+    pub(crate) value: Option<Bytes>,
+    /// The site's own handler writes it, through an edge.
+    pub(crate) by_handler: bool,
+    /// What the entry that is there counts for, in bytes. The store fills it in: entries are in no memory.
+    pub(crate) held: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -62,6 +76,7 @@ pub(crate) enum Command {
     },
     /// Forget the previews that have ended.
     EndPreviews,
+    WriteEntry(EntryWrite),
     AddBlob {
         digest: String,
         bytes: u64,
@@ -133,6 +148,20 @@ pub(crate) enum Change {
         /// All of the site's.
         previews: Vec<PreviewRecord>,
     },
+    EntryWritten {
+        site: String,
+        key: String,
+        value: Option<Bytes>,
+        at_ms: u64,
+        /// Of the site's change before this one.
+        after: Revision,
+        /// All of the site's from here on, with the revision of this change.
+        now: Entries,
+    },
+    EntriesDropped {
+        site: String,
+        now: Entries,
+    },
     BlobAdded {
         tenant: String,
         digest: String,
@@ -188,6 +217,8 @@ pub(crate) enum Outcome {
     Token { id: String },
     Preview { id: String, revision: Revision },
     Edge { id: String },
+    /// `existed`: there was an entry by this key before.
+    Entry { revision: Revision, existed: bool },
     Done,
 }
 
@@ -230,6 +261,9 @@ impl Change {
             | Change::SiteRemoved { revision, .. }
             | Change::PreviewsSet { revision, .. }
             | Change::Purged { revision, .. } => Some(*revision),
+            Change::EntryWritten { now, .. } | Change::EntriesDropped { now, .. } => {
+                Some(now.revision)
+            }
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Decides commands: `(&State, Command) -> Result<Decision, Rejection>`. Pure; changes nothing.
 
 use super::domains::clash;
-use super::previews;
+use super::{entries, previews};
 use super::{Actor, Change, Command, Decision, EdgeRecord, OPERATOR, Outcome, Rejection, State};
 use super::{SecretHash, SiteRecord, TokenRecord, Upload, VersionRecord};
 use verge_config::api::{Activated, Enrol, Scope};
@@ -35,6 +35,7 @@ pub(crate) fn decide(state: &State, actor: &Actor, command: &Command, now_ms: u6
         Command::CreatePreview { .. } | Command::RemovePreview { .. } | Command::EndPreviews => {
             previews::decide(state, actor, command, now_ms)
         }
+        Command::WriteEntry(write) => entries::write(state, actor, write, now_ms),
         Command::AddBlob { digest, bytes } => add_blob(state, actor, digest, *bytes, now_ms),
         Command::Purge { id, site, request } => purge(state, actor, id, site, request, now_ms),
         Command::CreateTenant { name } => create_tenant(state, name, now_ms),
@@ -219,6 +220,7 @@ fn remove_site(
     expect(site, expected)?;
     let purged = state.revision.next();
     let revision = purged.next();
+    let mut last = revision;
     let mut changes = vec![
         Change::Purged {
             id: purge_id.to_owned(),
@@ -233,9 +235,11 @@ fn remove_site(
         Change::SiteRemoved { site: name.to_owned(), revision },
     ];
     if !site.previews.all.is_empty() {
+        last = last.next();
         let (site, previews) = (name.to_owned(), Vec::new());
-        changes.push(Change::PreviewsSet { site, revision: revision.next(), previews });
+        changes.push(Change::PreviewsSet { site, revision: last, previews });
     }
+    changes.extend(entries::dropped(name, site, last.next()));
     let answer = Activated { site: name.to_owned(), version: 0, previous: site.active, revision };
     decided(changes, Outcome::Activated(answer), "site.remove", name.to_owned())
 }

@@ -61,6 +61,7 @@ mod tests {
                 revision: Revision::ZERO,
                 removed: false,
                 previews: crate::state::PreviewSet::default(),
+                entries: crate::state::Entries::default(),
             };
             state.sites.insert((*site).to_owned(), record);
         }

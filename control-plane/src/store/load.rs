@@ -2,7 +2,8 @@
 
 use super::StoreError;
 use crate::state::{
-    EdgeRecord, PreviewSet, SecretHash, SiteRecord, State, TenantRecord, TokenRecord, VersionRecord,
+    EdgeRecord, Entries, PreviewSet, SecretHash, SiteRecord, State, TenantRecord, TokenRecord,
+    VersionRecord,
 };
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
@@ -62,6 +63,11 @@ async fn sites(c: &mut SqliteConnection, state: &mut State) -> Loaded<()> {
             previews: PreviewSet {
                 revision: Revision(number(&row, "previews_revision")?),
                 all: parsed(&row, "previews")?,
+            },
+            entries: Entries {
+                revision: Revision(number(&row, "entries_revision")?),
+                count: number(&row, "entries")?,
+                bytes: number(&row, "entry_bytes")?,
             },
         };
         state.sites.insert(row.try_get("name")?, record);

@@ -1,6 +1,6 @@
 //! Writes single changes to the database, within the transaction that the caller holds.
 
-use super::StoreError;
+use super::{StoreError, entries};
 use crate::state::{Change, EdgeRecord, TokenRecord};
 use sqlx::SqliteConnection;
 use verge_config::Revision;
@@ -24,6 +24,9 @@ pub(super) async fn write(c: &mut SqliteConnection, change: &Change) -> Written 
         | Change::SiteActivated { .. }
         | Change::SiteRemoved { .. }
         | Change::PreviewsSet { .. } => site(c, change).await,
+        Change::EntryWritten { .. } | Change::EntriesDropped { .. } => {
+            entries::write(c, change).await
+        }
         Change::BlobAdded { tenant, digest, bytes, at_ms } => {
             sqlx::query(
                 "INSERT INTO blobs (tenant, digest, bytes, created_ms) VALUES (?, ?, ?, ?)",
