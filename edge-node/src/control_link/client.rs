@@ -64,6 +64,12 @@ pub enum ClientError {
     Malformed(String),
 }
 
+/// What a request sends.
+pub(super) struct Content {
+    kind: &'static str,
+    bytes: Bytes,
+}
+
 /// The client.
 pub(super) struct ControlClient {
     scheme: &'static str,
@@ -72,6 +78,22 @@ pub(super) struct ControlClient {
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+}
+
+// === impl Content ===
+
+impl Content {
+    /// Bytes as they are.
+    pub(super) fn raw(bytes: Bytes) -> Content {
+        Content { kind: "application/octet-stream", bytes }
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    /// JSON, written.
+    fn from(json: Vec<u8>) -> Content {
+        Content { kind: "application/json", bytes: json.into() }
+    }
 }
 
 // === impl ClientError ===
@@ -129,7 +151,7 @@ impl ControlClient {
         method: Method,
         target: &str,
         bearer: &Secret,
-        json: Option<Bytes>,
+        content: Option<Content>,
     ) -> Result<Response<Incoming>, ClientError> {
         let uri = format!("{}://{}{target}", self.scheme, self.authority);
         let mut token =
@@ -139,11 +161,11 @@ impl ControlClient {
         token.set_sensitive(true);
         let mut request =
             Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, token);
-        if json.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        if let Some(content) = &content {
+            request = request.header(header::CONTENT_TYPE, content.kind);
         }
         let request = request
-            .body(Full::new(json.unwrap_or_default()))
+            .body(Full::new(content.map(|content| content.bytes).unwrap_or_default()))
             .map_err(|error| ClientError::Malformed(error.to_string()))?;
         let mut sender = self.sender().await?;
         let response = tokio::time::timeout(HEAD_TIMEOUT, sender.send_request(request))

@@ -16,6 +16,7 @@ mod client;
 mod events;
 mod feed;
 mod fleet;
+mod kv;
 mod last_good;
 mod local;
 mod persist;
@@ -27,6 +28,7 @@ mod report;
 mod session;
 mod standalone;
 mod status;
+mod unreadable;
 mod usage;
 mod watch;
 
