@@ -114,10 +114,7 @@ mod tests {
             after: Revision(5),
         };
         let text = serde_json::to_string(&FeedLine::Entry(changed.clone())).unwrap();
-        assert_eq!(
-            text,
-            r#"{"type":"entry","revision":7,"site":"shop","key":"a/b","after":5}"#
-        );
+        assert_eq!(text, r#"{"type":"entry","revision":7,"site":"shop","key":"a/b","after":5}"#);
         let FeedLine::Entry(read) = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
         assert_eq!(read, changed);
         let whole = r#"{"type": "entry", "revision": 7, "site": "shop"}"#;

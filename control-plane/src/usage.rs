@@ -160,6 +160,7 @@ mod tests {
             revision: Revision(1),
             removed: true,
             previews: Default::default(),
+            entries: Default::default(),
         };
         State { sites: BTreeMap::from([("shop".to_owned(), site)]), ..State::default() }
     }

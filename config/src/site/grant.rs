@@ -15,8 +15,7 @@ pub enum Grant {
 
 impl Grant {
     /// All of them.
-    pub const ALL: [Grant; 4] =
-        [Grant::Cache, Grant::Client, Grant::KeyValue, Grant::Secrets];
+    pub const ALL: [Grant; 4] = [Grant::Cache, Grant::Client, Grant::KeyValue, Grant::Secrets];
 
     /// Its name in the site file.
     #[must_use]

@@ -22,8 +22,8 @@ pub use key_rule::{KeyRule, MAX_KEY_NAMES, QueryKey};
 pub use pattern::{Captures, PathPattern};
 pub use validate::{
     Context, MAX_CACHE_CALLS, MAX_CPU, MAX_DEBUG_TOKENS, MAX_DOMAINS, MAX_FETCHES,
-    MAX_HANDLER_CONCURRENCY, MAX_HANDLERS, MAX_KV_CALLS, MAX_MEMORY, MAX_ORIGINS, MAX_REQUESTS, MAX_ROUTES,
-    MAX_WALL, is_digest,
+    MAX_HANDLER_CONCURRENCY, MAX_HANDLERS, MAX_KV_CALLS, MAX_MEMORY, MAX_ORIGINS, MAX_REQUESTS,
+    MAX_ROUTES, MAX_WALL, is_digest,
 };
 
 use alike::Alike;

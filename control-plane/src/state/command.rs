@@ -209,16 +209,36 @@ pub(crate) enum Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Outcome {
-    Version { site: String, version: u64, created: bool },
+    Version {
+        site: String,
+        version: u64,
+        created: bool,
+    },
     Activated(Activated),
-    Blob { created: bool },
-    Purge { id: String },
-    Tenant { name: String },
-    Token { id: String },
-    Preview { id: String, revision: Revision },
-    Edge { id: String },
+    Blob {
+        created: bool,
+    },
+    Purge {
+        id: String,
+    },
+    Tenant {
+        name: String,
+    },
+    Token {
+        id: String,
+    },
+    Preview {
+        id: String,
+        revision: Revision,
+    },
+    Edge {
+        id: String,
+    },
     /// `existed`: there was an entry by this key before.
-    Entry { revision: Revision, existed: bool },
+    Entry {
+        revision: Revision,
+        existed: bool,
+    },
     Done,
 }
 

@@ -1,9 +1,9 @@
 //! Decides commands: `(&State, Command) -> Result<Decision, Rejection>`. Pure; changes nothing.
 
 use super::domains::clash;
-use super::{entries, previews};
 use super::{Actor, Change, Command, Decision, EdgeRecord, OPERATOR, Outcome, Rejection, State};
 use super::{SecretHash, SiteRecord, TokenRecord, Upload, VersionRecord};
+use super::{entries, previews};
 use verge_config::api::{Activated, Enrol, Scope};
 use verge_config::feed::Report;
 use verge_config::purge::{Mode, PurgeRequest, Selector};

@@ -51,8 +51,7 @@ fn after(state: &State, site: &SiteRecord, write: &EntryWrite) -> Result<Entries
     };
     let revision = state.revision.next();
     let Some(value) = &write.value else { return Ok(Entries { revision, count, bytes }) };
-    let (count, bytes) =
-        (count.saturating_add(1), bytes.saturating_add(weight(&write.key, value)));
+    let (count, bytes) = (count.saturating_add(1), bytes.saturating_add(weight(&write.key, value)));
     let quotas = &state.quotas;
     if count > quotas.entries_per_site {
         let limit = quotas.entries_per_site;

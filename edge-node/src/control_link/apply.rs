@@ -16,10 +16,10 @@ use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use verge_config::Revision;
 use verge_config::feed::{AppliedPurge, FeedLine, Refusal};
 use verge_config::kv::EntryChanged;
 use verge_config::purge::Purge;
-use verge_config::Revision;
 
 /// Sites on one edge.
 const SITES_MAX: usize = 100_000;

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use url::form_urlencoded;
 use verge_config::Revision;
-use verge_config::kv::{KEYS_PER_PAGE, KeyPage, MAX_KEY_BYTES, MAX_VALUE_BYTES, REVISION_FIELD, Written};
+use verge_config::kv::{
+    KEYS_PER_PAGE, KeyPage, MAX_KEY_BYTES, MAX_VALUE_BYTES, REVISION_FIELD, Written,
+};
 
 /// The longest page of keys: JSON may write a byte as six.
 const PAGE_MAX: usize = KEYS_PER_PAGE * (6 * MAX_KEY_BYTES + 8) + 4096;
@@ -37,9 +39,8 @@ impl Remote {
         let response = self.session.send(Method::GET, &entry(site, key), None).await?;
         let field = response.headers().get(REVISION_FIELD);
         let as_of = field.and_then(|value| value.to_str().ok()?.parse().ok()).map(Revision);
-        let as_of = as_of.ok_or_else(|| {
-            ClientError::Malformed("a value without its revision".to_owned())
-        })?;
+        let as_of = as_of
+            .ok_or_else(|| ClientError::Malformed("a value without its revision".to_owned()))?;
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(Fetched { value: None, as_of });
         }
@@ -81,9 +82,9 @@ impl Keeper for Remote {
     }
 
     fn get<'a>(&'a self, site: &'a str, key: &'a str) -> BoxFuture<'a, Result<Fetched, KvError>> {
-        Box::pin(async move {
-            self.fetch(site, key).await.map_err(|error| failed(&error, Wish::Read))
-        })
+        Box::pin(
+            async move { self.fetch(site, key).await.map_err(|error| failed(&error, Wish::Read)) },
+        )
     }
 
     fn set<'a>(

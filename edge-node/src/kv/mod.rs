@@ -178,12 +178,7 @@ impl Shared {
         Ok(value)
     }
 
-    async fn set(
-        &self,
-        site: &Arc<str>,
-        key: &str,
-        value: Option<Bytes>,
-    ) -> Result<(), KvError> {
+    async fn set(&self, site: &Arc<str>, key: &str, value: Option<Bytes>) -> Result<(), KvError> {
         let _turn = self.turn(site, Wish::Write).await?;
         let mark = self.copies.mark();
         let revision = self.keeper.set(site, key, value.clone()).await?;

@@ -9,8 +9,8 @@ use verge_config::kv::{check_key, check_value};
 use verge_config::site::Grant;
 use wasmtime::component::{Resource, ResourceTableError};
 
-use super::bindings::wasi::keyvalue::store::{Error, Host, HostBucket, KeyResponse};
 use super::bindings::wasi::keyvalue::batch;
+use super::bindings::wasi::keyvalue::store::{Error, Host, HostBucket, KeyResponse};
 use super::ungranted;
 use crate::guest::State;
 use crate::host::{Host as Edge, Unavailable};
@@ -54,7 +54,12 @@ impl HostBucket for State {
         Ok(get(self, key).await?.map(Vec::from))
     }
 
-    async fn set(&mut self, _: Resource<Bucket>, key: String, value: Vec<u8>) -> Result<(), Failed> {
+    async fn set(
+        &mut self,
+        _: Resource<Bucket>,
+        key: String,
+        value: Vec<u8>,
+    ) -> Result<(), Failed> {
         set(self, key, Some(value)).await
     }
 

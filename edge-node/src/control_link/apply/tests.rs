@@ -271,7 +271,8 @@ async fn changes_of_entries_reach_their_copies() {
         }
     };
     let held = || {
-        ["a", "b"].map(|key| copies.find("shop", key, Instant::now()) == Found::Copy(Some("v".into())))
+        ["a", "b"]
+            .map(|key| copies.find("shop", key, Instant::now()) == Found::Copy(Some("v".into())))
     };
     say(&mut applier, &hello(9)).await.unwrap();
     keep(5);
