@@ -87,6 +87,8 @@ pub(super) struct Applier {
     pub(super) resend_from: Option<Revision>,
     /// The snapshot in force is behind `known`.
     pub(super) changed: bool,
+    /// More than changes of entries was told since the last report was asked for.
+    pub(super) is_urgent: bool,
 }
 
 /// One site as it is known here.
@@ -129,6 +131,7 @@ impl Applier {
             purged: BTreeSet::new(),
             resend_from: None,
             changed: false,
+            is_urgent: false,
         }
     }
 
@@ -142,7 +145,9 @@ impl Applier {
 
     /// Brings one line into force. `arrived` is when it was read.
     pub(super) async fn line(&mut self, line: &[u8], arrived: Instant) -> Result<(), ApplyError> {
-        match serde_json::from_slice(line) {
+        let line_read = serde_json::from_slice(line);
+        self.is_urgent |= !matches!(line_read, Ok(FeedLine::Entry(_)));
+        match line_read {
             Ok(FeedLine::Hello { head, flush, history }) => self.hello(head, flush, history)?,
             Ok(FeedLine::Site { revision, site, version, document }) => {
                 self.site(Wanted { revision, site, version, document }).await?;

@@ -127,6 +127,11 @@ fn failed(error: &SessionError, wish: Wish) -> KvError {
         {
             KvError::Refused(detail.clone())
         }
+        SessionError::Client(ClientError::Broken(_) | ClientError::Timeout)
+            if wish == Wish::Write =>
+        {
+            KvError::Unanswered
+        }
         error => {
             tracing::debug!(%error, "an entry's keeper does not answer");
             KvError::Away(wish)
@@ -158,5 +163,6 @@ mod tests {
             assert_eq!(status(code, "a secret"), KvError::Away(Wish::Write));
         }
         assert_eq!(failed(&ClientError::Timeout.into(), Wish::Read), KvError::Away(Wish::Read));
+        assert_eq!(failed(&ClientError::Timeout.into(), Wish::Write), KvError::Unanswered);
     }
 }

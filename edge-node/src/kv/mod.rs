@@ -31,6 +31,9 @@ pub enum KvError {
     /// The keeper is away; what this edge has of it is readable all the same.
     #[error("the control plane is away: {0}")]
     Away(Wish),
+    /// A write was sent and not answered.
+    #[error("the control plane did not answer: the write may have been made, or not")]
+    Unanswered,
     /// The keeper says no.
     #[error("{0}")]
     Refused(String),

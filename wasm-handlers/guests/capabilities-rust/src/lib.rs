@@ -106,7 +106,10 @@ fn key_value(path: &str, query: &Query<'_>) -> String {
         "/kv/get-many" => {
             let found = batch::get_many(&bucket, &keys);
             let shown = |found: Vec<Option<(String, Vec<u8>)>>| -> Vec<_> {
-                found.into_iter().map(|entry| entry.map(|(key, value)| (key, text(value)))).collect()
+                found
+                    .into_iter()
+                    .map(|entry| entry.map(|(key, value)| (key, text(value))))
+                    .collect()
             };
             format!("{:?}", found.map(shown))
         }
