@@ -1,7 +1,7 @@
 //! What can be typed: the commands, the flags that all share, and the exit codes. Does nothing.
 
 use crate::commands::{
-    activate, component, deploy, dev, edges, explain, init, login, preview, purge, rollback,
+    activate, component, deploy, dev, edges, explain, init, kv, login, preview, purge, rollback,
     secrets, sites, tail, tokens, usage, versions,
 };
 use clap::{Args, Parser, Subcommand};
@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Preview(preview::PreviewArgs),
     /// Purge what the edges have stored, and show the receipt.
     Purge(purge::PurgeArgs),
+    /// Write, read, list and delete what a site's handlers find in its key-value store.
+    Kv(kv::KvArgs),
     /// List the edges and how far they are behind.
     Edges(edges::EdgesArgs),
     /// Show what handlers have used: requests, CPU time, memory, bytes.

@@ -46,6 +46,17 @@ pub(crate) struct Call<'a> {
     idempotency_key: Option<&'a str>,
 }
 
+/// The content of a call.
+#[derive(Clone, Copy)]
+struct Body<'a> {
+    kind: &'static str,
+    bytes: &'a [u8],
+}
+
+fn json(bytes: &[u8]) -> Body<'_> {
+    Body { kind: "application/json", bytes }
+}
+
 /// The methods that are used.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verb {
@@ -149,12 +160,27 @@ impl Client {
     ) -> Result<(StatusCode, T), CliError> {
         let body = body.map(serde_json::to_vec).transpose();
         let body = body.map_err(|error| CliError::Usage(error.to_string()))?;
-        let response = self.send(call, body.as_deref()).await?;
+        let response = self.send(call, body.as_deref().map(json)).await?;
         let status = response.status();
         let bytes = self.content(response).await?;
-        let value = serde_json::from_slice(&bytes);
-        let value = value.map_err(|error| self.unreadable(&error.to_string()))?;
-        Ok((status, value))
+        Ok((status, self.readable(&bytes)?))
+    }
+
+    /// A call that sends bytes as they are and whose answer is JSON.
+    pub(crate) async fn put_bytes<T: DeserializeOwned>(
+        &self,
+        call: Call<'_>,
+        bytes: &[u8],
+    ) -> Result<T, CliError> {
+        let body = Body { kind: "application/octet-stream", bytes };
+        let response = self.send(call, Some(body)).await?;
+        self.readable(&self.content(response).await?)
+    }
+
+    /// A call whose answer is bytes.
+    pub(crate) async fn bytes(&self, call: Call<'_>) -> Result<Vec<u8>, CliError> {
+        let response = self.send(call, None).await?;
+        self.content(response).await
     }
 
     /// A call without a body whose answer is JSON.
@@ -239,13 +265,12 @@ impl Client {
         self.checked(response).await.map(drop)
     }
 
-    async fn send(&self, call: Call<'_>, body: Option<&[u8]>) -> Result<Response, CliError> {
+    async fn send(&self, call: Call<'_>, body: Option<Body<'_>>) -> Result<Response, CliError> {
         let mut attempt = 1;
         loop {
             let mut request = self.request(&call);
-            if let Some(body) = body {
-                request =
-                    request.header(header::CONTENT_TYPE, "application/json").body(body.to_vec());
+            if let Some(Body { kind, bytes }) = body {
+                request = request.header(header::CONTENT_TYPE, kind).body(bytes.to_vec());
             }
             let again = attempt < ATTEMPTS;
             match request.send().await {
@@ -322,6 +347,10 @@ impl Client {
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)
+    }
+
+    fn readable<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, CliError> {
+        serde_json::from_slice(bytes).map_err(|error| self.unreadable(&error.to_string()))
     }
 
     fn unreadable(&self, why: &str) -> CliError {

@@ -58,6 +58,7 @@ async fn command(cli: Cli, output: Output) -> Result<Ended, CliError> {
         Command::Rollback(args) => commands::rollback::run(args, &global, output).await,
         Command::Preview(args) => commands::preview::run(args, &global, output).await,
         Command::Purge(args) => commands::purge::run(args, &global, output).await,
+        Command::Kv(args) => commands::kv::run(args, &global, output).await,
         Command::Edges(args) => commands::edges::run(args, &global, output).await,
         Command::Usage(args) => commands::usage::run(args, &global, output).await,
         Command::Secrets(args) => commands::secrets::run(args, &global, output).await,

@@ -20,6 +20,11 @@ impl Output {
         Output { json }
     }
 
+    /// Whether results are for programs.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
     /// Shows a result: as JSON for programs, else as `people` writes it.
     pub(crate) fn result<T: Serialize>(self, value: &T, people: impl FnOnce(&T) -> String) {
         let text = if self.json {

@@ -369,3 +369,49 @@ async fn secrets_are_put_listed_and_deleted_and_never_shown() {
     let ran = world.verge_bare(&far, "").await.expect(2);
     assert!(ran.err.contains("https"), "{ran:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_of_a_key_value_store() {
+    let world = World::start().await;
+    world.write("verge.toml", &plain_site("shop", "one"));
+    world.verge(&["deploy"]).await.expect(0);
+    assert!(world.verge(&["kv", "list"]).await.expect(0).out.contains("(none)"));
+    let written = world.verge(&["kv", "put", "a/../b", "one", "--json"]).await.expect(0).json();
+    assert_eq!((&written["key"], &written["bytes"]), (&json!("a/../b"), &json!(3)));
+    assert!(written["revision"].as_u64().unwrap() > 1);
+    assert_eq!(world.verge(&["kv", "get", "a/../b"]).await.expect(0).out, "one");
+
+    // From a file and from standard input, byte by byte; the latest counts.
+    let bytes: Vec<u8> = (0..=255).collect();
+    std::fs::write(world.folder.path().join("value"), &bytes).unwrap();
+    world.verge(&["kv", "put", "bytes", "--file", "value"]).await.expect(0);
+    let told = world.verge(&["kv", "get", "bytes", "--json"]).await.expect(0).json();
+    assert_eq!(told["value_hex"], hex::encode(&bytes));
+    let login = ["--control", &world.url, "--token", &world.admin_token];
+    let put = [&["kv", "put", "a/../b", "-", "--site", "shop"][..], &login].concat();
+    world.verge_bare(&put, "two\n").await.expect(0);
+    let told = world.verge(&["kv", "get", "a/../b", "--json"]).await.expect(0).json();
+    assert_eq!(told, json!({"site": "shop", "key": "a/../b", "value": "two\n"}));
+    world.verge(&["kv", "put", "empty", ""]).await.expect(0);
+    assert_eq!(world.verge(&["kv", "get", "empty"]).await.expect(0).out, "");
+
+    let listed = world.verge(&["kv", "list", "--json"]).await.expect(0).json();
+    let keys: Vec<_> = listed.as_array().unwrap().iter().map(|entry| &entry["key"]).collect();
+    assert_eq!(keys, ["a/../b", "bytes", "empty"]);
+    let table = world.verge(&["kv", "list", "--prefix", "by"]).await.expect(0).out;
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[..2], ["bytes", "256"], "{table}");
+    assert_eq!(table.lines().count(), 2, "{table}");
+
+    assert!(world.verge(&["kv", "delete", "bytes"]).await.expect(0).out.contains("deleted"));
+    world.verge(&["kv", "delete", "bytes"]).await.expect(4);
+    world.verge(&["kv", "get", "bytes"]).await.expect(4);
+    world.verge(&["kv", "get", "empty", "--site", "nope"]).await.expect(4);
+    world.verge(&["kv", "put", "", "v"]).await.expect(5);
+    world.verge(&["kv", "put", "k"]).await.expect(2);
+    world.verge(&["kv", "put", "k", "v", "--file", "value"]).await.expect(2);
+    let reader = world.verge(&["tokens", "create", "r", "--scope", "read"]).await.expect(0);
+    let reader = reader.out.trim().to_owned();
+    world.verge_as(&reader, &["kv", "get", "empty"]).await.expect(0);
+    world.verge_as(&reader, &["kv", "put", "empty", "v"]).await.expect(4);
+}

@@ -3,6 +3,7 @@
 //! Rule for mixed versions: a reader ignores fields that it does not know, and treats a line of an
 //! unknown type as applied, so that an older edge keeps its place in the feed of a newer control plane.
 
+use crate::kv::EntryChanged;
 use crate::preview::Previews;
 use crate::purge::{Mode, Purge, Selector};
 use crate::revision::Revision;
@@ -66,6 +67,8 @@ pub enum FeedLine {
     },
     /// A purge.
     Purge(Purge),
+    /// An entry of a site's key-value store has changed.
+    Entry(EntryChanged),
     /// Something that the control plane wants to know now. It is no part of history: it has no
     /// revision, is not kept, and is told to the edges that are connected while it is open. Edges
     /// that do not know it leave it unanswered.

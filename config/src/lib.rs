@@ -6,6 +6,7 @@ mod check;
 pub mod component;
 pub mod fault;
 pub mod feed;
+pub mod kv;
 pub mod preview;
 pub mod process;
 pub mod purge;

@@ -161,6 +161,7 @@ mod tests {
             removed: true,
             previews: Default::default(),
             secrets: Default::default(),
+            entries: Default::default(),
         };
         State { sites: BTreeMap::from([("shop".to_owned(), site)]), ..State::default() }
     }

@@ -7,6 +7,7 @@ pub mod body;
 pub mod control_link;
 pub mod front;
 pub mod handlers;
+pub mod kv;
 pub mod listen;
 pub mod origin;
 pub mod previews;

@@ -8,6 +8,7 @@ use crate::control_link::{
     Standalone, StandaloneError, UsageReporter, Witness,
 };
 use crate::handlers::UsageBook;
+use crate::kv::{Alone, Kv};
 use crate::listen::{CertificateError, CertificateFiles, Certificates, Limits, Listeners};
 use crate::origin::{OriginSettings, Resolver, native_roots};
 use crate::secrets::{self, SecretsError};
@@ -160,6 +161,7 @@ pub async fn run_with(
         cache: cache.clone(),
         origins: Arc::clone(&origins),
         tails,
+        kv: link.kv(config.handlers.kv),
     });
     let hooks = Arc::new(Hooks {
         edge: Arc::clone(&edge),
@@ -393,6 +395,7 @@ impl Link {
                     join: join.clone(),
                     state_dir: state_dir.ok_or(RunError::Config("state_dir is missing"))?,
                     roots: Arc::clone(&origins.roots),
+                    kv: config.handlers.kv,
                     longest_wait: if options.development {
                         FleetSettings::WAIT_IN_DEVELOPMENT
                     } else {
@@ -416,6 +419,14 @@ impl Link {
         match self {
             Link::Fleet(_) => None,
             Link::Standalone(standalone) => Some(standalone.purges()),
+        }
+    }
+
+    /// The key-value stores of its sites; kept here, within so many bytes, where there is no other keeper.
+    fn kv(&self, bytes: u64) -> Arc<Kv> {
+        match self {
+            Link::Fleet(fleet) => fleet.kv(),
+            Link::Standalone(_) => Arc::new(Kv::Alone(Alone::new(bytes))),
         }
     }
 

@@ -92,6 +92,21 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         "values of handlers go through the cache's doors",
     ),
     (
+        "edge-node/src/serve/guest/key_value.rs",
+        &["std::fs", "crate::origin", "crate::front", "crate::control_link"],
+        "entries of handlers go through the stores' doors",
+    ),
+    (
+        "edge-node/src/kv",
+        &["crate::", "hyper", "std::fs", "TcpStream"],
+        "the stores of handlers know neither requests nor the way to the control plane",
+    ),
+    (
+        "edge-node/src/kv/copies.rs",
+        &["tokio", "SystemTime::now"],
+        "which copies are good is decided by revisions",
+    ),
+    (
         "edge-node/src/secrets.rs",
         &["tokio", "crate::serve", "crate::control_link", "tracing"],
         "a file of secrets is read, and told to nobody",

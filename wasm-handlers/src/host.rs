@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
+use verge_config::kv::KeyPage;
 use verge_config::process::Secret;
 
 use crate::Body;
@@ -41,6 +42,29 @@ pub trait Host: Send + Sync + 'static {
     fn cache_purge(&self, tags: Vec<String>) -> BoxFuture<'static, Result<u64, Unavailable>> {
         let _ = tags;
         unavailable("no cache here")
+    }
+
+    /// The value of a key in the site's key-value store. Dropping the future cancels it; a write that
+    /// has begun may come about all the same.
+    fn kv_get(&self, key: String) -> BoxFuture<'static, Result<Option<Bytes>, Unavailable>> {
+        let _ = key;
+        unavailable("no key-value store here")
+    }
+
+    /// Writes the value of a key, or removes what is there; durable when it returns.
+    fn kv_set(
+        &self,
+        key: String,
+        value: Option<Bytes>,
+    ) -> BoxFuture<'static, Result<(), Unavailable>> {
+        let _ = (key, value);
+        unavailable("no key-value store here")
+    }
+
+    /// The site's keys in their order, without the first `skip`.
+    fn kv_keys(&self, skip: u64) -> BoxFuture<'static, Result<KeyPage, Unavailable>> {
+        let _ = skip;
+        unavailable("no key-value store here")
     }
 
     /// Who asks.

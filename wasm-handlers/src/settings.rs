@@ -29,6 +29,9 @@ pub mod limits {
     pub const CACHE_TAGS: usize = 64;
     /// One of these tags, in bytes.
     pub const CACHE_TAG_BYTES: usize = 256;
+    /// The values that one call gets of the key-value store, in bytes. Keys and values of their own are
+    /// bounded in [`verge_config::kv`].
+    pub const KV_BATCH_BYTES: usize = 8 * 1024 * 1024;
     /// The names and values of a response's fields together, in bytes.
     pub const RESPONSE_HEADER_BYTES: usize = 64 * 1024;
     /// The fields of a response.

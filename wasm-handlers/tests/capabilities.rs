@@ -23,12 +23,14 @@ async fn told(handler: &Handler, host: &Arc<Recorder>, path: &str) -> String {
     // A host hears of one end: each request has its own, with the same store behind it.
     let one = Recorder::new();
     std::mem::swap(&mut *one.cached.lock(), &mut *host.cached.lock());
+    std::mem::swap(&mut *one.entries.lock(), &mut *host.entries.lock());
     one.secrets.lock().clone_from(&host.secrets.lock());
     one.visitor.lock().clone_from(&host.visitor.lock());
     let answer = handler.call(get(path), one.clone()).await.unwrap();
     let said = text(answer).await;
     assert_eq!(one.end().await.0, End::Responded, "{path}");
     std::mem::swap(&mut *one.cached.lock(), &mut *host.cached.lock());
+    std::mem::swap(&mut *one.entries.lock(), &mut *host.entries.lock());
     said.trim_end().to_owned()
 }
 
@@ -219,4 +221,84 @@ async fn handles_of_secrets_do_not_pile_up_in_the_host() {
     // The control: as many of what is not there are no handles.
     let said = told(&handler, &host, "/secrets/hoard?name=OTHER").await;
     assert_eq!(said, "held 100000");
+}
+
+#[tokio::test]
+async fn entries_of_the_key_value_store() {
+    let host = Recorder::new();
+    let handler = all(roomy(), &[]).await;
+    for (path, wanted) in [
+        ("/kv/get?key=k", "Ok(None)"),
+        ("/kv/set?key=k&value=v", "Ok(())"),
+        ("/kv/get?key=k", "Ok(Some(\"v\"))"),
+        ("/kv/get?key=k&bucket=default", "Ok(Some(\"v\"))"),
+        ("/kv/exists?key=k", "Ok(true)"),
+        ("/kv/set?key=empty&value=", "Ok(())"),
+        ("/kv/get?key=empty", "Ok(Some(\"\"))"),
+        ("/kv/set-many?keys=a,b&value=w", "Ok(())"),
+        ("/kv/get-many?keys=b,none,k", "Ok([Some((\"b\", \"w\")), None, Some((\"k\", \"v\"))])"),
+        ("/kv/list", "Ok(([\"a\", \"b\"], Some(2)))"),
+        ("/kv/list?cursor=2", "Ok(([\"empty\", \"k\"], None))"),
+        ("/kv/delete-many?keys=a,b,none", "Ok(())"),
+        ("/kv/delete?key=k", "Ok(())"),
+        ("/kv/delete?key=k", "Ok(())"),
+        ("/kv/exists?key=k", "Ok(false)"),
+    ] {
+        assert_eq!(told(&handler, &host, path).await, wanted, "{path}");
+    }
+    let away = told(&handler, &host, "/kv/set?key=away&value=v").await;
+    assert!(away.contains("Other") && away.contains("nobody keeps it"), "{away}");
+    for bucket in ["other", "Default", "site"] {
+        let said = told(&handler, &host, &format!("/kv/get?key=k&bucket={bucket}")).await;
+        assert!(said.contains("NoSuchStore"), "{bucket}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn the_key_value_store_needs_a_grant_and_the_log_says_so_once() {
+    let host = Recorder::new();
+    host.entries.lock().insert("k".into(), "canary".into());
+    let others: Vec<_> = Grant::ALL.into_iter().filter(|g| *g != Grant::KeyValue).collect();
+    for grants in [&[][..], &others] {
+        let one = Recorder::new();
+        let bare = granted(GUEST, roomy(), &[], grants).await;
+        let answer = bare.call(get("/kv/hoard"), one.clone()).await.unwrap();
+        assert_eq!(text(answer).await, "held 100000\n", "what is refused is no handle");
+        one.end().await;
+        let lines = one.lines(LogStream::Host);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("\"keyvalue\" is not granted: add it to the grants of"));
+        for path in ["/kv/get?key=k", "/kv/set?key=k&value=v", "/kv/list"] {
+            assert!(told(&bare, &host, path).await.contains("AccessDenied"), "{path}");
+        }
+    }
+    // The control.
+    let with = granted(GUEST, roomy(), &[], &[Grant::KeyValue]).await;
+    assert_eq!(told(&with, &host, "/kv/get?key=k").await, "Ok(Some(\"canary\"))");
+}
+
+#[tokio::test]
+async fn calls_of_the_key_value_store_are_bounded_and_counted() {
+    let host = Recorder::new();
+    let handler = all(HandlerLimits { kv_calls: 20, ..roomy() }, &[]).await;
+    assert_eq!(told(&handler, &host, "/kv/set/long?key=k&bytes=1048576").await, "Ok(())");
+    let key = "k".repeat(513);
+    for (path, wanted) in [
+        ("/kv/set/long?key=k&bytes=1048577".to_owned(), "the value has 1048577 bytes; at most"),
+        (format!("/kv/set?key={key}&value=v"), "a key of 513 bytes is out of bounds: 1 to 512"),
+        ("/kv/get?key=".to_owned(), "a key of 0 bytes"),
+        (format!("/kv/get-many?keys={}", ["k"; 9].join(",")), "ask for fewer at once"),
+        (format!("/kv/get-many?keys={}", ["n"; 21].join(",")), "raise limits.kv_calls"),
+        (format!("/kv/delete-many?keys={}", ["n"; 21].join(",")), "raise limits.kv_calls"),
+    ] {
+        let said = told(&handler, &host, &path).await;
+        assert!(said.contains("Other") && said.contains(wanted), "{path}: {said}");
+    }
+    assert_eq!(host.entries.lock().len(), 1);
+    assert!(told(&handler, &host, "/kv/many?n=40").await.starts_with("good 20, bad 20"));
+    // The next request has its own.
+    assert!(told(&handler, &host, "/kv/many?n=20").await.starts_with("good 20, bad 0"));
+    // Handles do not pile up in the host.
+    let ended = handler.call(get("/kv/hoard"), host.clone()).await.unwrap_err();
+    assert!(matches!(ended, Ended::Trapped { .. }), "{ended:?}");
 }

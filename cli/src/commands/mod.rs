@@ -8,6 +8,7 @@ pub(crate) mod dev;
 pub(crate) mod edges;
 pub(crate) mod explain;
 pub(crate) mod init;
+pub(crate) mod kv;
 pub(crate) mod login;
 pub(crate) mod preview;
 pub(crate) mod purge;

@@ -23,7 +23,9 @@ pub struct ControlConfig {
     /// How long purges are kept for edges that are away.
     pub purge_log: PurgeLog,
     /// How fast one tenant may purge.
-    pub purge_rate: PurgeRate,
+    pub purge_rate: Rate,
+    /// How fast one tenant and its handlers may write entries of its sites' key-value stores.
+    pub kv_rate: Rate,
     /// What one client or tenant may take.
     pub limits: ControlLimits,
 }
@@ -38,12 +40,12 @@ pub struct PurgeLog {
     pub age: Duration,
 }
 
-/// A token bucket for the purges of one tenant.
+/// A token bucket of one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PurgeRate {
-    /// Purges per second in the long run. Default 100.
+pub struct Rate {
+    /// So many per second in the long run. Default 100 purges, 50 writes of entries.
     pub per_second: u32,
-    /// Purges at once. Default 1,000.
+    /// So many at once. Default 1,000 purges, 500 writes of entries.
     pub burst: u32,
 }
 
@@ -67,7 +69,8 @@ impl ControlConfig {
             data_dir: data_dir.into(),
             secrets_key: None,
             purge_log: PurgeLog { entries: 100_000, age: Duration::from_secs(30 * 86_400) },
-            purge_rate: PurgeRate { per_second: 100, burst: 1_000 },
+            purge_rate: Rate { per_second: 100, burst: 1_000 },
+            kv_rate: Rate { per_second: 50, burst: 500 },
             limits: ControlLimits {
                 connections: 4_096,
                 blob_bytes: 50 * 1024 * 1024,
@@ -103,7 +106,8 @@ struct Raw {
     data_dir: String,
     secrets_key: Option<String>,
     purge_log: RawPurgeLog,
-    purge_rate: RawPurgeRate,
+    purge_rate: RawRate,
+    kv_rate: RawRate,
     limits: RawLimits,
 }
 
@@ -116,7 +120,7 @@ struct RawPurgeLog {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct RawPurgeRate {
+struct RawRate {
     per_second: Option<u32>,
     burst: Option<u32>,
 }
@@ -154,16 +158,23 @@ impl Raw {
             ),
             age: faults.duration("purge_log.age", self.purge_log.age.as_deref(), age, HOUR..=YEAR),
         };
-        let rate = &mut config.purge_rate;
-        for (path, given, at) in [
-            ("purge_rate.per_second", self.purge_rate.per_second, &mut rate.per_second),
-            ("purge_rate.burst", self.purge_rate.burst, &mut rate.burst),
-        ] {
-            let count = faults.count(path, given.map(u64::from), u64::from(*at), 1..=1_000_000);
-            *at = u32::try_from(count).unwrap_or(*at);
-        }
+        self.purge_rate.check("purge_rate", &mut config.purge_rate, faults);
+        self.kv_rate.check("kv_rate", &mut config.kv_rate, faults);
         self.limits.check(&mut config.limits, faults);
         config
+    }
+}
+
+impl RawRate {
+    fn check(self, path: &str, rate: &mut Rate, faults: &mut Faults) {
+        for (name, given, at) in [
+            ("per_second", self.per_second, &mut rate.per_second),
+            ("burst", self.burst, &mut rate.burst),
+        ] {
+            let path = format!("{path}.{name}");
+            let count = faults.count(&path, given.map(u64::from), u64::from(*at), 1..=1_000_000);
+            *at = u32::try_from(count).unwrap_or(*at);
+        }
     }
 }
 
@@ -214,7 +225,7 @@ mod tests {
     #[test]
     fn every_fault_at_once() {
         let text = "listen = 'localhost'\nextra = 1\n[purge_log]\nage = '1s'\n\
-                    [purge_rate]\nburst = 0\n[limits]\nblob = '2TiB'\nrequest = 5\n";
+                    [purge_rate]\nburst = 0\n[kv_rate]\nper_second = 0\n[limits]\nblob = '2TiB'\nrequest = 5\n";
         let faults = ControlConfig::from_toml(text).unwrap_err();
         let mut paths: Vec<_> = faults.0.iter().map(|fault| fault.path.as_str()).collect();
         paths.sort_unstable();
@@ -223,6 +234,7 @@ mod tests {
             [
                 "data_dir",
                 "extra",
+                "kv_rate.per_second",
                 "limits.blob",
                 "limits.request",
                 "listen",

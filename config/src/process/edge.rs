@@ -133,6 +133,9 @@ pub struct HandlerHost {
     /// The ceiling of one instance's memory, in bytes; a site's own limit is cut to it. Default
     /// 256 MiB.
     pub memory: u64,
+    /// Copies of entries of the sites' key-value stores, in bytes; on a standalone edge, the entries
+    /// themselves. Default 64 MiB.
+    pub kv: u64,
     /// How often what handlers have used is written down and reported: as much of it is lost when
     /// the edge is killed. Default 10 s.
     pub usage_every: Duration,
@@ -270,6 +273,7 @@ impl Default for HandlerHost {
             instances: 1_000,
             per_site: 256,
             memory: 256 << 20,
+            kv: 64 << 20,
             usage_every: Duration::from_secs(10),
         }
     }

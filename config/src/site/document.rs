@@ -107,7 +107,7 @@ pub struct HandlerDocument {
     /// Hosts outside the site that it may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fetch: Vec<String>,
-    /// What else it may use: `cache`, `client`, `secrets`.
+    /// What else it may use: `cache`, `client`, `keyvalue`, `secrets`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<String>,
     /// What visitors get while it keeps failing: `error` (default), `stale` or `bypass`.
@@ -149,6 +149,9 @@ pub struct LimitsDocument {
     /// A count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_calls: Option<u32>,
+    /// A count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_calls: Option<u32>,
     /// A count, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<u32>,

@@ -7,13 +7,15 @@ pub enum Grant {
     Cache,
     /// `verge:edge/client`: who asks.
     Client,
+    /// `wasi:keyvalue`: the site's key-value store.
+    KeyValue,
     /// `verge:edge/secrets`: the site's secrets.
     Secrets,
 }
 
 impl Grant {
     /// All of them.
-    pub const ALL: [Grant; 3] = [Grant::Cache, Grant::Client, Grant::Secrets];
+    pub const ALL: [Grant; 4] = [Grant::Cache, Grant::Client, Grant::KeyValue, Grant::Secrets];
 
     /// Its name in the site file.
     #[must_use]
@@ -21,6 +23,7 @@ impl Grant {
         match self {
             Grant::Cache => "cache",
             Grant::Client => "client",
+            Grant::KeyValue => "keyvalue",
             Grant::Secrets => "secrets",
         }
     }

@@ -22,8 +22,8 @@ pub use key_rule::{KeyRule, MAX_KEY_NAMES, QueryKey};
 pub use pattern::{Captures, PathPattern};
 pub use validate::{
     Context, MAX_CACHE_CALLS, MAX_CPU, MAX_DEBUG_TOKENS, MAX_DOMAINS, MAX_FETCHES,
-    MAX_HANDLER_CONCURRENCY, MAX_HANDLERS, MAX_MEMORY, MAX_ORIGINS, MAX_REQUESTS, MAX_ROUTES,
-    MAX_WALL, is_digest,
+    MAX_HANDLER_CONCURRENCY, MAX_HANDLERS, MAX_KV_CALLS, MAX_MEMORY, MAX_ORIGINS, MAX_REQUESTS,
+    MAX_ROUTES, MAX_WALL, is_digest,
 };
 
 use alike::Alike;
@@ -164,6 +164,8 @@ pub struct HandlerLimits {
     pub fetches: u32,
     /// Calls of the cache. Default 64.
     pub cache_calls: u32,
+    /// Calls of the key-value store. Default 64.
+    pub kv_calls: u32,
     /// Requests that an instance may serve, one after the other, where the component's contract lets it
     /// (`wasi:http/handler@0.3`). Default 128; with 1, each request has an instance of its own.
     pub requests: u32,
@@ -177,6 +179,7 @@ impl Default for HandlerLimits {
             wall: Duration::from_secs(30),
             fetches: 32,
             cache_calls: 64,
+            kv_calls: 64,
             requests: 128,
         }
     }

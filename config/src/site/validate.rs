@@ -11,7 +11,9 @@ mod routes;
 
 pub use debug::MAX_DEBUG_TOKENS;
 pub use failure::MAX_HANDLER_CONCURRENCY;
-pub use handlers::{MAX_CACHE_CALLS, MAX_CPU, MAX_FETCHES, MAX_MEMORY, MAX_REQUESTS, MAX_WALL};
+pub use handlers::{
+    MAX_CACHE_CALLS, MAX_CPU, MAX_FETCHES, MAX_KV_CALLS, MAX_MEMORY, MAX_REQUESTS, MAX_WALL,
+};
 
 use super::{ClientCacheControl, ComponentRef, Domain, Site, SiteDocument};
 use crate::Faults;

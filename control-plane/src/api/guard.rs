@@ -37,8 +37,15 @@ pub(super) async fn guard(
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     // The path as in the table: what callers write into it or its query is theirs.
     let (method, path) = (spec.method, spec.path);
-    if spec.endpoint == Endpoint::Events && status == 200 {
+    let is_frequent = match spec.endpoint {
         // Several times a second of each edge, as long as somebody watches.
+        Endpoint::Events => true,
+        // As often as handlers ask.
+        Endpoint::EdgeGetEntry | Endpoint::EdgePutEntry => true,
+        Endpoint::EdgeRemoveEntry | Endpoint::EdgeListKeys => true,
+        _ => false,
+    };
+    if is_frequent && response.status().is_success() {
         tracing::debug!(method, path, status, caller, took_us, "request");
     } else {
         tracing::info!(method, path, status, caller, took_us, "request");

@@ -5,6 +5,7 @@ mod blobs;
 mod edges;
 mod feed;
 mod guard;
+mod kv;
 mod meta;
 mod openapi;
 mod previews;
@@ -58,6 +59,7 @@ pub(crate) struct App {
     pub(crate) shutdown: CancellationToken,
     failures: Buckets<IpAddr>,
     purge_rate: Buckets<String>,
+    kv_rate: Buckets<String>,
     catching_up: Semaphore,
     openapi: bytes::Bytes,
 }
@@ -72,9 +74,10 @@ impl App {
         keys: Keys,
         shutdown: CancellationToken,
     ) -> App {
-        let rate = config.purge_rate;
+        let (rate, kv) = (config.purge_rate, config.kv_rate);
         App {
             purge_rate: Buckets::new(f64::from(rate.per_second), f64::from(rate.burst)),
+            kv_rate: Buckets::new(f64::from(kv.per_second), f64::from(kv.burst)),
             failures: Buckets::new(1.0, FAILURES),
             catching_up: Semaphore::new(CATCHING_UP),
             openapi: openapi::document(),
@@ -128,6 +131,14 @@ fn handler(endpoint: Endpoint) -> MethodRouter<Arc<App>> {
         Endpoint::ListSecrets => on(M::GET, secrets::list),
         Endpoint::RemoveSecret => on(M::DELETE, secrets::remove),
         Endpoint::EdgeSecrets => on(M::GET, secrets::for_edge),
+        Endpoint::PutEntry => on(M::PUT, kv::put),
+        Endpoint::GetEntry => on(M::GET, kv::get),
+        Endpoint::RemoveEntry => on(M::DELETE, kv::remove),
+        Endpoint::ListEntries => on(M::GET, kv::list),
+        Endpoint::EdgePutEntry => on(M::PUT, kv::edge_put),
+        Endpoint::EdgeGetEntry => on(M::GET, kv::edge_get),
+        Endpoint::EdgeRemoveEntry => on(M::DELETE, kv::edge_remove),
+        Endpoint::EdgeListKeys => on(M::GET, kv::edge_list),
         Endpoint::PutBlob => on(M::PUT, blobs::put),
         Endpoint::HeadBlob => on(M::HEAD, blobs::head),
         Endpoint::GetBlob => on(M::GET, blobs::get),

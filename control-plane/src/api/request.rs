@@ -20,11 +20,16 @@ const MAX_KEY_BYTES: usize = 255;
 
 /// Reads a whole body.
 pub(super) async fn body(body: Body) -> Result<Bytes, Failure> {
-    axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
+    body_of(body, MAX_BODY_BYTES).await
+}
+
+/// Reads a whole body of at most so many bytes.
+pub(super) async fn body_of(body: Body, limit: usize) -> Result<Bytes, Failure> {
+    axum::body::to_bytes(body, limit).await.map_err(|error| {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);
         while let Some(error) = cause {
             if error.is::<http_body_util::LengthLimitError>() {
-                return Failure::too_large(MAX_BODY_BYTES as u64);
+                return Failure::too_large(limit as u64);
             }
             cause = error.source();
         }

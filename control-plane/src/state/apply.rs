@@ -1,6 +1,6 @@
 //! Makes committed changes true in the state. Total: what the store has written cannot be refused.
 
-use super::{Change, PreviewSet, SecretSet, SiteRecord, State, TenantRecord};
+use super::{Change, Entries, PreviewSet, SecretSet, SiteRecord, State, TenantRecord};
 use std::collections::BTreeMap;
 use verge_config::Revision;
 
@@ -22,6 +22,7 @@ impl State {
                     removed: false,
                     previews: PreviewSet::default(),
                     secrets: SecretSet::default(),
+                    entries: Entries::default(),
                 });
                 site.removed = false;
                 site.latest = site.latest.max(*version);
@@ -54,6 +55,11 @@ impl State {
             | Change::SecretsDropped { site, .. } => {
                 if let Some(site) = self.sites.get_mut(site) {
                     site.secrets.apply(change);
+                }
+            }
+            Change::EntryWritten { site, now, .. } | Change::EntriesDropped { site, now } => {
+                if let Some(site) = self.sites.get_mut(site) {
+                    site.entries = *now;
                 }
             }
             Change::BlobAdded { tenant, digest, bytes, .. } => {

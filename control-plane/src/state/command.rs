@@ -1,8 +1,10 @@
 //! The commands, what they change, what they lead to, and why they may be refused. Plain values.
 
 use super::{
-    EdgeRecord, PreviewRecord, Sealed, SecretHash, SecretRecord, TokenRecord, VersionRecord,
+    EdgeRecord, Entries, PreviewRecord, Sealed, SecretHash, SecretRecord, TokenRecord,
+    VersionRecord,
 };
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use verge_config::api::{Activated, Enrol, Scope};
@@ -31,6 +33,19 @@ pub(crate) struct Upload {
     pub(crate) components: Vec<(String, String)>,
     /// Canonical JSON.
     pub(crate) document: Arc<str>,
+}
+
+/// A write of an entry of a site's key-value store.
+#[derive(Debug, Clone)]
+pub(crate) struct EntryWrite {
+    pub(crate) site: String,
+    pub(crate) key: String,
+    /// None: it is removed.
+    pub(crate) value: Option<Bytes>,
+    /// The site's own handler writes it, through an edge.
+    pub(crate) by_handler: bool,
+    /// What the entry that is there counts for, in bytes. The store fills it in: entries are in no memory.
+    pub(crate) held: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -73,6 +88,7 @@ pub(crate) enum Command {
         site: String,
         name: String,
     },
+    WriteEntry(EntryWrite),
     AddBlob {
         digest: String,
         bytes: u64,
@@ -160,6 +176,20 @@ pub(crate) enum Change {
         site: String,
         revision: Revision,
     },
+    EntryWritten {
+        site: String,
+        key: String,
+        value: Option<Bytes>,
+        at_ms: u64,
+        /// Of the site's change before this one.
+        after: Revision,
+        /// All of the site's from here on, with the revision of this change.
+        now: Entries,
+    },
+    EntriesDropped {
+        site: String,
+        now: Entries,
+    },
     BlobAdded {
         tenant: String,
         digest: String,
@@ -207,15 +237,40 @@ pub(crate) enum Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Outcome {
-    Version { site: String, version: u64, created: bool },
+    Version {
+        site: String,
+        version: u64,
+        created: bool,
+    },
     Activated(Activated),
-    Blob { created: bool },
-    Purge { id: String },
-    Tenant { name: String },
-    Token { id: String },
-    Preview { id: String, revision: Revision },
-    Secret { created: bool, revision: Revision },
-    Edge { id: String },
+    Blob {
+        created: bool,
+    },
+    Purge {
+        id: String,
+    },
+    Tenant {
+        name: String,
+    },
+    Token {
+        id: String,
+    },
+    Preview {
+        id: String,
+        revision: Revision,
+    },
+    Secret {
+        created: bool,
+        revision: Revision,
+    },
+    Edge {
+        id: String,
+    },
+    /// `existed`: there was an entry by this key before.
+    Entry {
+        revision: Revision,
+        existed: bool,
+    },
     Done,
 }
 
@@ -261,6 +316,9 @@ impl Change {
             | Change::SecretRemoved { revision, .. }
             | Change::SecretsDropped { revision, .. }
             | Change::Purged { revision, .. } => Some(*revision),
+            Change::EntryWritten { now, .. } | Change::EntriesDropped { now, .. } => {
+                Some(now.revision)
+            }
             _ => None,
         }
     }

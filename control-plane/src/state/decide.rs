@@ -3,7 +3,7 @@
 use super::domains::clash;
 use super::{Actor, Change, Command, Decision, EdgeRecord, OPERATOR, Outcome, Rejection, State};
 use super::{SecretHash, SiteRecord, TokenRecord, Upload, VersionRecord};
-use super::{previews, secrets};
+use super::{entries, previews, secrets};
 use verge_config::api::{Activated, Enrol, Scope};
 use verge_config::feed::Report;
 use verge_config::purge::{Mode, PurgeRequest, Selector};
@@ -39,6 +39,7 @@ pub(crate) fn decide(state: &State, actor: &Actor, command: &Command, now_ms: u6
             secrets::put(state, actor, site, name, sealed, now_ms)
         }
         Command::RemoveSecret { site, name } => secrets::remove(state, actor, site, name),
+        Command::WriteEntry(write) => entries::write(state, actor, write, now_ms),
         Command::AddBlob { digest, bytes } => add_blob(state, actor, digest, *bytes, now_ms),
         Command::Purge { id, site, request } => purge(state, actor, id, site, request, now_ms),
         Command::CreateTenant { name } => create_tenant(state, name, now_ms),
@@ -223,6 +224,7 @@ fn remove_site(
     expect(site, expected)?;
     let purged = state.revision.next();
     let revision = purged.next();
+    let mut last = revision;
     let mut changes = vec![
         Change::Purged {
             id: purge_id.to_owned(),
@@ -243,8 +245,10 @@ fn remove_site(
         changes.push(Change::PreviewsSet { site, revision: last, previews });
     }
     if !site.secrets.all.is_empty() {
-        changes.push(Change::SecretsDropped { site: name.to_owned(), revision: last.next() });
+        last = last.next();
+        changes.push(Change::SecretsDropped { site: name.to_owned(), revision: last });
     }
+    changes.extend(entries::dropped(name, site, last.next()));
     let answer = Activated { site: name.to_owned(), version: 0, previous: site.active, revision };
     decided(changes, Outcome::Activated(answer), "site.remove", name.to_owned())
 }

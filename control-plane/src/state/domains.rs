@@ -62,6 +62,7 @@ mod tests {
                 removed: false,
                 previews: crate::state::PreviewSet::default(),
                 secrets: crate::state::SecretSet::default(),
+                entries: crate::state::Entries::default(),
             };
             state.sites.insert((*site).to_owned(), record);
         }

@@ -5,10 +5,13 @@ mod apply;
 mod command;
 mod decide;
 mod domains;
+mod entries;
 mod previews;
 mod secrets;
 
-pub(crate) use command::{Actor, Change, Command, Decision, Outcome, Rejection, Upload};
+pub(crate) use command::{
+    Actor, Change, Command, Decision, EntryWrite, Outcome, Rejection, Upload,
+};
 pub(crate) use decide::decide;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use verge_config::Revision;
 use verge_config::api::Scope;
 use verge_config::feed::Refusal;
+use verge_config::kv::{MAX_ENTRIES, MAX_TOTAL_BYTES};
 
 /// The tenant that `init` makes; its admins run the installation.
 pub(crate) const OPERATOR: &str = "operator";
@@ -23,7 +27,8 @@ pub(crate) const OPERATOR: &str = "operator";
 /// SHA-256 of a secret.
 pub(crate) type SecretHash = [u8; 32];
 
-/// Everything that commands are decided by. Documents, purges and the audit log stay in the store.
+/// Everything that commands are decided by. Documents, purges, entries of key-value stores and the audit
+/// log stay in the store.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct State {
     pub(crate) history: String,
@@ -72,6 +77,7 @@ pub(crate) struct SiteRecord {
     pub(crate) removed: bool,
     pub(crate) previews: PreviewSet,
     pub(crate) secrets: SecretSet,
+    pub(crate) entries: Entries,
 }
 
 /// What is known of a site's secrets; never a value, sealed or not.
@@ -87,6 +93,16 @@ pub(crate) struct SecretRecord {
     pub(crate) revision: Revision,
     pub(crate) set_ms: u64,
     pub(crate) set_by: String,
+}
+
+/// How much there is in a site's key-value store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Entries {
+    /// Of the last change to any of it; zero before the first.
+    pub(crate) revision: Revision,
+    pub(crate) count: u64,
+    /// Of keys and values together.
+    pub(crate) bytes: u64,
 }
 
 /// The previews of a site.
@@ -177,6 +193,8 @@ pub(crate) struct Quotas {
     /// The oldest that is not in use makes room for a new one.
     pub(crate) versions_per_site: usize,
     pub(crate) tokens_per_tenant: usize,
+    pub(crate) entries_per_site: u64,
+    pub(crate) entry_bytes_per_site: u64,
     pub(crate) tenants: usize,
     pub(crate) edges: usize,
 }
@@ -192,6 +210,8 @@ impl Default for Quotas {
             names_per_tenant: 10_000,
             versions_per_site: 1_000,
             tokens_per_tenant: 1_000,
+            entries_per_site: MAX_ENTRIES,
+            entry_bytes_per_site: MAX_TOTAL_BYTES,
             tenants: 10_000,
             edges: 10_000,
         }
@@ -204,6 +224,12 @@ impl State {
     /// A site that `tenant` owns and that is not removed; a foreign one is the same as none.
     pub(crate) fn site(&self, tenant: &str, name: &str) -> Option<&SiteRecord> {
         self.sites.get(name).filter(|site| site.tenant == tenant && !site.removed)
+    }
+
+    /// The tenant of a site that edges serve.
+    pub(crate) fn tenant_of_served(&self, name: &str) -> Option<&str> {
+        let site = self.sites.get(name).filter(|site| site.active.is_some())?;
+        Some(&site.tenant)
     }
 
     /// The site whose active version answers a normalised host without its port.

@@ -1,6 +1,7 @@
 //! Commits a command: decide, write under the next revision, make it durable, and only then make it
 //! true in memory, publish it and answer.
 
+use super::entries::look_up;
 use super::load::{load, parsed};
 use super::open::connect;
 use super::read::feed_line;
@@ -52,7 +53,7 @@ impl Store {
         let store = self.clone();
         let task =
             tokio::spawn(
-                async move { store.commit_here(&actor, key.as_ref(), &command, now_ms).await },
+                async move { store.commit_here(&actor, key.as_ref(), command, now_ms).await },
             );
         match task.await {
             Ok(result) => result,
@@ -64,7 +65,7 @@ impl Store {
         &self,
         actor: &Actor,
         key: Option<&Idempotency>,
-        command: &Command,
+        mut command: Command,
         now_ms: u64,
     ) -> Result<Committed, CommitError> {
         let mut writer = self.writer.lock().await;
@@ -74,7 +75,8 @@ impl Store {
         {
             return Ok(Committed { outcome, replayed: true });
         }
-        let decision = decide(&self.state.read(), actor, command, now_ms)?;
+        look_up(&mut writer.connection, &mut command).await?;
+        let decision = decide(&self.state.read(), actor, &command, now_ms)?;
         let committed = Committed { outcome: decision.outcome.clone(), replayed: false };
         if decision.changes.is_empty() && key.is_none() {
             return Ok(committed);

@@ -2,8 +2,8 @@
 
 use super::{StoreError, secrets};
 use crate::state::{
-    EdgeRecord, PreviewSet, SecretHash, SecretSet, SiteRecord, State, TenantRecord, TokenRecord,
-    VersionRecord,
+    EdgeRecord, Entries, PreviewSet, SecretHash, SecretSet, SiteRecord, State, TenantRecord,
+    TokenRecord, VersionRecord,
 };
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
@@ -78,6 +78,11 @@ async fn sites(c: &mut SqliteConnection, state: &mut State) -> Loaded<()> {
             secrets: SecretSet {
                 revision: Revision(number(&row, "secrets_revision")?),
                 all: BTreeMap::new(),
+            },
+            entries: Entries {
+                revision: Revision(number(&row, "entries_revision")?),
+                count: number(&row, "entries")?,
+                bytes: number(&row, "entry_bytes")?,
             },
         };
         state.sites.insert(row.try_get("name")?, record);

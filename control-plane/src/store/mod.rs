@@ -2,6 +2,7 @@
 //! told. The only room that may touch the database; may not know HTTP.
 
 mod commit;
+mod entries;
 mod load;
 mod open;
 mod read;
@@ -13,6 +14,7 @@ mod write;
 mod tests;
 
 pub(crate) use commit::Idempotency;
+pub(crate) use entries::Entry;
 pub(crate) use open::{First, create, make_private, open, sync_folder};
 pub(crate) use read::{PurgeRow, ReceiptRow, encode};
 pub(crate) use usage::{Batch, RowKey};

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use verge_config::Revision;
 use verge_config::feed::FeedLine;
+use verge_config::kv::EntryChanged;
 use verge_config::preview::{Preview, Previews};
 use verge_config::purge::{Mode, Purge, Selector};
 use verge_config::secrets::secrets_of;
@@ -167,6 +168,7 @@ impl Store {
     /// The next lines after `since` up to `head`, in order: sites as they are now, and every purge.
     /// A site that was never active is of revision zero and so in nobody's feed; one that was removed
     /// stays in it as removed, even when it has new versions that are not active yet.
+    /// Of entries only their sites are told: which of them have changed is not kept.
     /// Empty when there are none.
     ///
     /// # Errors
@@ -188,6 +190,9 @@ impl Store {
              UNION ALL
              SELECT secrets_revision AS revision, 'secrets' AS what FROM sites
              WHERE secrets_revision > ?1 AND secrets_revision <= ?2
+             UNION ALL
+             SELECT entries_revision AS revision, 'entries' AS what FROM sites
+             WHERE entries_revision > ?1 AND entries_revision <= ?2
              ORDER BY revision LIMIT ?3",
         )
         .bind(signed(since.0))
@@ -203,6 +208,7 @@ impl Store {
                 "site" => site_line(&mut transaction, revision).await?,
                 "previews" => previews_line(&mut transaction, revision).await?,
                 "secrets" => secrets_line(&mut transaction, revision).await?,
+                "entries" => entries_line(&mut transaction, revision).await?,
                 _ => purge_line(&mut transaction, revision).await?,
             };
             lines.push(entry(&line)?);
@@ -255,6 +261,13 @@ pub(super) async fn feed_line(
         | Change::SecretsDropped { site, revision } => {
             FeedLine::Secrets { revision: *revision, site: site.clone() }
         }
+        Change::EntryWritten { site, key, after, now, .. } => FeedLine::Entry(EntryChanged {
+            revision: now.revision,
+            site: site.clone(),
+            key: Some(key.clone()),
+            after: *after,
+        }),
+        Change::EntriesDropped { site, now } => any_entry(now.revision, site.clone()),
         _ => return Err(StoreError::Corrupt("a change without a line".to_owned())),
     };
     entry(&line)
@@ -269,6 +282,7 @@ fn entry(line: &FeedLine) -> Result<Entry, StoreError> {
         FeedLine::Previews(previews) => (previews.revision, Some(format!("{}@", previews.site))),
         FeedLine::Secrets { revision, site } => (*revision, Some(secrets_of(site))),
         FeedLine::Purge(purge) => (purge.revision, None),
+        FeedLine::Entry(changed) => (changed.revision, None),
         _ => return Err(StoreError::Corrupt("a line without a revision".to_owned())),
     };
     Ok(Entry { revision, of, line: encode(line)? })
@@ -328,6 +342,21 @@ async fn secrets_line(
         .fetch_one(c)
         .await?;
     Ok(FeedLine::Secrets { revision, site: row.try_get("name")? })
+}
+
+async fn entries_line(
+    c: &mut SqliteConnection,
+    revision: Revision,
+) -> Result<FeedLine, StoreError> {
+    let row = sqlx::query("SELECT name FROM sites WHERE entries_revision = ?")
+        .bind(signed(revision.0))
+        .fetch_one(c)
+        .await?;
+    Ok(any_entry(revision, row.try_get("name")?))
+}
+
+fn any_entry(revision: Revision, site: String) -> FeedLine {
+    FeedLine::Entry(EntryChanged { revision, site, key: None, after: Revision::ZERO })
 }
 
 async fn purge_line(c: &mut SqliteConnection, revision: Revision) -> Result<FeedLine, StoreError> {

@@ -1,6 +1,6 @@
 //! Writes single changes to the database, within the transaction that the caller holds.
 
-use super::{StoreError, secrets};
+use super::{StoreError, entries, secrets};
 use crate::state::{Change, EdgeRecord, TokenRecord};
 use sqlx::SqliteConnection;
 use verge_config::Revision;
@@ -26,6 +26,9 @@ pub(super) async fn write(c: &mut SqliteConnection, change: &Change) -> Written 
         | Change::PreviewsSet { .. } => site(c, change).await,
         Change::SecretPut { .. } | Change::SecretRemoved { .. } | Change::SecretsDropped { .. } => {
             secrets::write(c, change).await
+        }
+        Change::EntryWritten { .. } | Change::EntriesDropped { .. } => {
+            entries::write(c, change).await
         }
         Change::BlobAdded { tenant, digest, bytes, at_ms } => {
             sqlx::query(

@@ -41,6 +41,14 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
     ("GET", "/v1/sites/{site}/secrets", &["admin", "deploy", "read"]),
     ("GET", "/v1/edges/self/secrets/{site}", &["edge"]),
     ("DELETE", "/v1/sites/{site}/secrets/{secret}", &["admin", "deploy"]),
+    ("PUT", "/v1/sites/{site}/kv/entry", &["admin", "deploy"]),
+    ("GET", "/v1/sites/{site}/kv/entry", &["admin", "deploy", "read"]),
+    ("GET", "/v1/sites/{site}/kv", &["admin", "deploy", "read"]),
+    ("PUT", "/v1/edges/self/kv/{site}/entry", &["edge"]),
+    ("GET", "/v1/edges/self/kv/{site}/entry", &["edge"]),
+    ("GET", "/v1/edges/self/kv/{site}", &["edge"]),
+    ("DELETE", "/v1/edges/self/kv/{site}/entry", &["edge"]),
+    ("DELETE", "/v1/sites/{site}/kv/entry", &["admin", "deploy"]),
     ("PUT", "/v1/blobs/{digest}", &["admin", "deploy", "operator"]),
     ("HEAD", "/v1/blobs/{digest}", &["admin", "deploy", "read", "operator", "edge"]),
     ("GET", "/v1/blobs/{digest}", &["admin", "deploy", "read", "operator", "edge"]),
@@ -94,6 +102,8 @@ async fn world() -> World {
     let purge = admin.purge("shop", "").await.json()["id"].as_str().unwrap().to_owned();
     let preview = admin.post("/v1/sites/shop/versions/1/previews", json!({})).await.json();
     let preview = preview["id"].as_str().unwrap().to_owned();
+    let entry = "/v1/sites/shop/kv/entry?key=k";
+    assert_eq!(admin.send("PUT", entry, &[], "v").await.status, 201);
     let made = admin.post("/v1/tokens", json!({"name": "spare", "scopes": ["read"]})).await.json();
     let token = made["id"].as_str().unwrap().to_owned();
     let _ = server.edge("spare").await;
@@ -148,7 +158,8 @@ fn request(world: &World, method: &str, path: &str) -> (String, Vec<u8>) {
         .replace("{secret}", "KEY")
         .replace("{edge}", "spare")
         .replace("{digest}", &world.digest)
-        .replace("explanations", "explanations?url=https%3A%2F%2Fshop.example%2F");
+        .replace("explanations", "explanations?url=https%3A%2F%2Fshop.example%2F")
+        .replace("/entry", "/entry?key=k");
     let body = match (method, path.as_str()) {
         ("PUT", path) if path.starts_with("/v1/blobs/") => return (path.to_owned(), blob),
         ("POST", "/v1/edges") => json!({"name": "e9"}),
@@ -159,6 +170,7 @@ fn request(world: &World, method: &str, path: &str) -> (String, Vec<u8>) {
         ("POST", "/v1/tenants") => json!({"name": "fresh"}),
         ("POST", "/v1/purges") => json!({"site": world.site, "selectors": [{"tag": "t"}]}),
         ("PUT", path) if path.contains("/secrets/") => json!({"value": "one"}),
+        ("PUT", path) if path.contains("/kv/") => return (path.to_owned(), b"v".to_vec()),
         ("PUT", _) => json!({"version": 1}),
         ("POST", path) if path.ends_with("/versions") => {
             crate::harness::document(&world.site, "three")
@@ -220,12 +232,10 @@ async fn what_is_foreign_is_as_if_it_were_not_there() {
         let own = ["{site}", "{purge}", "{token}", "{digest}"].iter().find(|p| path.contains(*p));
         let is_list = (*method, *path) == ("GET", "/v1/purges");
         let of_a_site = OF_A_SITE.contains(path) && !is_list;
-        // What is for edges alone is refused as such, whatever it names.
-        let of_edges = path.starts_with("/v1/edges/self/");
-        if (own.is_none() && !of_a_site)
-            || of_edges
-            || (*method, *path) == ("PUT", "/v1/blobs/{digest}")
-        {
+        // What is for edges has no tenants: none of them gets as far as a site.
+        let for_edges = path.starts_with("/v1/edges/self/");
+        let anyones = for_edges || (*method, *path) == ("PUT", "/v1/blobs/{digest}");
+        if (own.is_none() && !of_a_site) || anyones {
             continue;
         }
         let (target, body) = request(&world, method, path);

@@ -160,6 +160,12 @@ async fn answers_have_the_shape_that_is_described() {
         json!({"applied": 1, "refusals": [{"revision": 1, "site": "shop", "reason": "x"}]}),
     )
     .await;
+    let entry = "/v1/sites/shop/kv/entry?key=k";
+    check("EntryInfo", &client.send("PUT", entry, &[], "v").await.json());
+    check("EntryInfo", &client.get("/v1/sites/shop/kv").await.json()["items"][0]);
+    check("KeyPage", &edge.client.get("/v1/edges/self/kv/shop").await.json());
+    let entry = "/v1/edges/self/kv/shop/entry?key=k";
+    check("Written", &edge.client.delete(entry).await.json());
     let preview = client.post("/v1/sites/shop/versions/1/previews", json!({})).await.json();
     check("PreviewCreated", &preview);
     let previews = client.get("/v1/sites/shop/previews").await.json();

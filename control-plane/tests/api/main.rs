@@ -12,6 +12,7 @@ mod feed;
 #[allow(dead_code, reason = "the other tests use the rest of it")]
 mod harness;
 mod keys;
+mod kv;
 mod limits;
 mod previews;
 mod purges;

@@ -62,7 +62,7 @@ impl Ahead {
     }
 
     /// Takes a line that has come. Gives it back, read, where it need not wait: nothing before it is about
-    /// its site. A purge still has its turn later, for the revision that it is of.
+    /// its site. What has a revision still has its turn later.
     pub(super) fn push(&mut self, line: Bytes, arrived: Instant) -> Option<FeedLine> {
         let mut passes = None;
         let mut concern = Concern::Everybody;
@@ -115,7 +115,7 @@ impl Ahead {
 
     fn may_pass(&self, line: &FeedLine, concern: &Concern) -> bool {
         let Concern::Site(site) = concern else { return false };
-        matches!(line, FeedLine::Purge(_) | FeedLine::Question(_))
+        matches!(line, FeedLine::Purge(_) | FeedLine::Entry(_) | FeedLine::Question(_))
             && self.waiting.iter().all(|before| match &before.concern {
                 Concern::Nobody => true,
                 Concern::Site(other) => other != site,
@@ -134,6 +134,7 @@ impl Concern {
             | FeedLine::Secrets { site, .. } => site,
             FeedLine::Previews(previews) => &previews.site,
             FeedLine::Purge(purge) => &purge.site,
+            FeedLine::Entry(changed) => &changed.site,
             FeedLine::Question(Question { asked, .. }) => match asked {
                 Asked::Preview { site, .. } | Asked::Explain { site, .. } => site,
                 Asked::Tail(tail) => &tail.site,

@@ -14,14 +14,15 @@ use super::questions::Questions;
 use super::report::Outbox;
 use super::secrets;
 use super::status::LinkStatus;
+use crate::kv::Copies;
 use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use verge_config::Revision;
 use verge_config::feed::{AppliedPurge, FeedLine, Refusal};
+use verge_config::kv::EntryChanged;
 use verge_config::purge::Purge;
-use verge_config::{Mode, Revision, Selector};
 
 /// Sites on one edge.
 const SITES_MAX: usize = 100_000;
@@ -31,8 +32,6 @@ const REMOVED_MAX: usize = 10_000;
 pub(super) const REFUSALS_MAX: usize = 10_000;
 /// The longest reason of a refusal, in characters.
 pub(super) const REASON_MAX: usize = 4_000;
-/// The longest id of a question that cannot be read, in bytes.
-const QUESTION_ID_MAX: usize = 100;
 /// How often a site is tried again whose component could not be had.
 pub(super) const RETRY_EVERY: Duration = Duration::from_secs(30);
 
@@ -56,6 +55,7 @@ pub(super) struct Effects {
     pub(super) blobs: Arc<Blobs>,
     pub(super) cell: Arc<SnapshotCell>,
     pub(super) cache: Arc<dyn PurgeSink>,
+    pub(super) copies: Arc<Copies>,
     pub(super) kept: Arc<LastGood>,
     pub(super) status: Arc<LinkStatus>,
     pub(super) outbox: Arc<Outbox>,
@@ -92,6 +92,8 @@ pub(super) struct Applier {
     pub(super) resend_from: Option<Revision>,
     /// The snapshot in force is behind `known`.
     pub(super) changed: bool,
+    /// More than changes of entries was told since the last report was asked for.
+    pub(super) is_urgent: bool,
 }
 
 /// One site as it is known here.
@@ -136,6 +138,7 @@ impl Applier {
             purged: BTreeSet::new(),
             resend_from: None,
             changed: false,
+            is_urgent: false,
         }
     }
 
@@ -149,7 +152,9 @@ impl Applier {
 
     /// Brings one line into force. `arrived` is when it was read.
     pub(super) async fn line(&mut self, line: &[u8], arrived: Instant) -> Result<(), ApplyError> {
-        match serde_json::from_slice(line) {
+        let line_read = serde_json::from_slice(line);
+        self.is_urgent |= !matches!(line_read, Ok(FeedLine::Entry(_)));
+        match line_read {
             Ok(FeedLine::Hello { head, flush, history }) => self.hello(head, flush, history)?,
             Ok(FeedLine::Site { revision, site, version, document }) => {
                 self.site(Wanted { revision, site, version, document }).await?;
@@ -158,6 +163,7 @@ impl Applier {
             Ok(FeedLine::Previews(previews)) => self.previews(previews).await?,
             Ok(FeedLine::Secrets { revision, site }) => self.secrets(revision, &site).await?,
             Ok(FeedLine::Purge(purge)) => self.purge(&purge, arrived),
+            Ok(FeedLine::Entry(change)) => self.entry_changed(&change),
             Ok(FeedLine::Head { head }) => self.head(head).await?,
             Ok(FeedLine::Question(question)) => {
                 // The answer is of what was told before the question.
@@ -203,6 +209,7 @@ impl Applier {
         }
         self.forget_previews_revisions();
         self.forget_secrets_revisions();
+        self.effects.copies.clear();
         self.purged.clear();
         self.purges.clear();
         self.later.clear();
@@ -288,7 +295,7 @@ impl Applier {
         self.changed = true;
     }
 
-    fn refuse(&mut self, revision: Revision, site: &str, reason: &str) {
+    pub(super) fn refuse(&mut self, revision: Revision, site: &str, reason: &str) {
         let reason: String = reason.chars().take(REASON_MAX).collect();
         tracing::error!(site, %revision, reason, "site refused; the last good version stays");
         self.later.remove(site);
@@ -344,6 +351,12 @@ impl Applier {
         }
     }
 
+    pub(super) fn entry_changed(&mut self, change: &EntryChanged) {
+        self.effects.status.saw(change.revision);
+        self.effects.copies.changed(change);
+        self.advance(change.revision);
+    }
+
     async fn head(&mut self, head: Revision) -> Result<(), ApplyError> {
         self.effects.status.set_head(head);
         if let Some(seen) = self.seen.take() {
@@ -370,52 +383,6 @@ impl Applier {
             }
         }
         Ok(())
-    }
-
-    /// A line whose type is known and whose content is not: a site is refused; a purge that cannot be
-    /// understood purges everything of its site, which is the safe direction.
-    fn unreadable(
-        &mut self,
-        line: &[u8],
-        error: &serde_json::Error,
-        arrived: Instant,
-    ) -> Result<(), ApplyError> {
-        let broken = || ApplyError::Broken(error.to_string());
-        let value: Value = serde_json::from_slice(line).map_err(|_| broken())?;
-        let text = |name: &str| value.get(name).and_then(Value::as_str);
-        let revision = value.get("revision").and_then(Value::as_u64).map(Revision);
-        match (text("type"), revision, text("site")) {
-            (Some("site"), Some(revision), Some(site)) => {
-                self.effects.status.saw(revision);
-                if let Some(seen) = &mut self.seen {
-                    seen.insert(site.to_owned());
-                }
-                if self.known.get(site).is_none_or(|known| known.revision < revision) {
-                    self.refuse(revision, site, &format!("the document cannot be read: {error}"));
-                }
-                self.advance(revision);
-                Ok(())
-            }
-            (Some("purge"), Some(revision), Some(site)) => {
-                tracing::error!(site, %revision, %error, "a purge cannot be understood; everything of its site is purged");
-                let selectors = vec![Selector::Everything(true)];
-                let purge = Purge { revision, site: site.to_owned(), selectors, mode: Mode::Hard };
-                self.purge(&purge, arrived);
-                Ok(())
-            }
-            (Some("previews"), Some(revision), Some(site)) => {
-                self.unreadable_previews(revision, site, error);
-                Ok(())
-            }
-            (Some("question"), _, _) => {
-                if let Some(id) = text("id").filter(|id| id.len() <= QUESTION_ID_MAX) {
-                    let reason = "this edge's version does not understand the question";
-                    self.effects.questions.refuse(id.to_owned(), reason);
-                }
-                Ok(())
-            }
-            _ => Err(broken()),
-        }
     }
 
     pub(super) fn advance(&mut self, revision: Revision) {

@@ -70,6 +70,12 @@ pub enum ClientError {
     Malformed(String),
 }
 
+/// What a request sends.
+pub(super) struct Content {
+    kind: &'static str,
+    bytes: Bytes,
+}
+
 /// The client.
 pub(super) struct ControlClient {
     scheme: &'static str,
@@ -86,6 +92,22 @@ struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// Nobody between can: it is TLS, or it ends on this machine.
     is_private: bool,
+}
+
+// === impl Content ===
+
+impl Content {
+    /// Bytes as they are.
+    pub(super) fn raw(bytes: Bytes) -> Content {
+        Content { kind: "application/octet-stream", bytes }
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    /// JSON, written.
+    fn from(json: Vec<u8>) -> Content {
+        Content { kind: "application/json", bytes: json.into() }
+    }
 }
 
 // === impl ClientError ===
@@ -143,9 +165,9 @@ impl ControlClient {
         method: Method,
         target: &str,
         bearer: &Secret,
-        json: Option<Bytes>,
+        content: Option<Content>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let request = self.request(method, target, bearer, json)?;
+        let request = self.request(method, target, bearer, content)?;
         exchange(self.connection().await?, request).await
     }
 
@@ -169,7 +191,7 @@ impl ControlClient {
         method: Method,
         target: &str,
         bearer: &Secret,
-        json: Option<Bytes>,
+        content: Option<Content>,
     ) -> Result<Request<Full<Bytes>>, ClientError> {
         let uri = format!("{}://{}{target}", self.scheme, self.authority);
         let mut token =
@@ -179,11 +201,11 @@ impl ControlClient {
         token.set_sensitive(true);
         let mut request =
             Request::builder().method(method).uri(uri).header(header::AUTHORIZATION, token);
-        if json.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        if let Some(content) = &content {
+            request = request.header(header::CONTENT_TYPE, content.kind);
         }
         request
-            .body(Full::new(json.unwrap_or_default()))
+            .body(Full::new(content.map(|content| content.bytes).unwrap_or_default()))
             .map_err(|error| ClientError::Malformed(error.to_string()))
     }
 

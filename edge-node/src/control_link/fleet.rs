@@ -4,6 +4,7 @@ use super::apply::{Applier, Effects};
 use super::blobs::Blobs;
 use super::build::Builder;
 use super::client::{ClientError, ControlClient};
+use super::kv::Remote;
 use super::last_good::{LastGood, StateError};
 use super::questions::{Questions, Witness};
 use super::report::{self, Outbox};
@@ -14,6 +15,7 @@ use super::usage::UsageReporter;
 use super::vault::Vault;
 use super::{PurgeSink, events, feed, record};
 use crate::handlers::UsageBook;
+use crate::kv::{Copies, Kv, Shared};
 use crate::snapshot::SnapshotCell;
 use crate::tail::Tails;
 use rustls::RootCertStore;
@@ -40,6 +42,8 @@ pub struct FleetSettings {
     pub state_dir: PathBuf,
     /// The authorities that the control plane's certificate is checked against.
     pub roots: Arc<RootCertStore>,
+    /// Room for copies of entries of key-value stores, in bytes.
+    pub kv: u64,
     /// The longest wait between two attempts to reach the control plane; [`FleetSettings::WAIT`] is
     /// the usual one.
     pub longest_wait: Duration,
@@ -74,6 +78,7 @@ pub struct Fleet {
     tails: Option<Arc<Tails>>,
     kept: Arc<LastGood>,
     usage: Arc<UsageBook>,
+    kv: Arc<Kv>,
     longest_wait: Duration,
 }
 
@@ -116,11 +121,15 @@ impl Fleet {
         let questions = Arc::new(Questions::new(Arc::clone(&outbox)));
         let position = kept.position();
         let usage = Arc::clone(builder.usage());
+        let copies = Arc::new(Copies::new(settings.kv));
+        let remote = Arc::new(Remote::new(Arc::clone(&session), Arc::clone(&status)));
+        let kv = Arc::new(Kv::Fleet(Shared::new(Arc::clone(&copies), remote)));
         let effects = Effects {
             builder: Arc::new(builder),
             blobs: Arc::new(Blobs::fetching(kept.blobs(), Arc::clone(&session))),
             cell,
             cache,
+            copies,
             kept: Arc::clone(&kept),
             status: Arc::clone(&status),
             outbox: Arc::clone(&outbox),
@@ -131,13 +140,30 @@ impl Fleet {
         applier.restore().await?;
         let longest_wait = settings.longest_wait;
         let tails = None;
-        Ok(Fleet { applier, session, outbox, status, questions, tails, kept, usage, longest_wait })
+        Ok(Fleet {
+            applier,
+            session,
+            outbox,
+            status,
+            questions,
+            tails,
+            kept,
+            usage,
+            kv,
+            longest_wait,
+        })
     }
 
     /// How far the link is.
     #[must_use]
     pub fn status(&self) -> Arc<LinkStatus> {
         Arc::clone(&self.status)
+    }
+
+    /// The key-value stores that the control plane keeps.
+    #[must_use]
+    pub fn kv(&self) -> Arc<Kv> {
+        Arc::clone(&self.kv)
     }
 
     /// Names who answers the control plane's questions.

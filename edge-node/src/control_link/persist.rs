@@ -37,7 +37,11 @@ impl Applier {
         if !self.is_starting_over() && !self.position.history.is_empty() {
             self.effects.status.set_ready();
         }
-        self.effects.outbox.push(std::mem::take(&mut self.purges));
+        if std::mem::take(&mut self.is_urgent) {
+            self.effects.outbox.push(std::mem::take(&mut self.purges));
+        } else {
+            self.effects.outbox.report_later();
+        }
     }
 
     async fn persist(&mut self) -> Result<(), String> {

@@ -13,6 +13,9 @@ use verge_config::feed::{Answer, AppliedPurge, MAX_ANSWERS, Refusal, Report};
 
 /// The longest silence towards the control plane.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// The wait before a report that tells of changes of entries alone: there may be many of them, each report is
+/// a commit of the control plane's, and nobody waits for it.
+const LATER: Duration = Duration::from_secs(1);
 /// The wait after a report that was lost.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Purges told in one report.
@@ -34,6 +37,7 @@ pub(super) struct Outbox {
     purges: Mutex<VecDeque<AppliedPurge>>,
     answers: Mutex<VecDeque<Answer>>,
     wake: Notify,
+    later: Notify,
 }
 
 // === impl Outbox ===
@@ -47,6 +51,23 @@ impl Outbox {
         kept.drain(..excess);
         drop(kept);
         self.wake.notify_one();
+    }
+
+    /// Asks for a report before long.
+    pub(super) fn report_later(&self) {
+        self.later.notify_one();
+    }
+
+    /// Until a report is due.
+    async fn due(&self) {
+        let later = async {
+            self.later.notified().await;
+            tokio::time::sleep(LATER).await;
+        };
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = later => {}
+        }
     }
 
     /// Adds an answer to a question, and asks for a report soon.
@@ -110,7 +131,7 @@ fn shortened(mut refusals: Vec<Refusal>) -> Vec<Refusal> {
 /// Sends reports for ever, whenever there is something to tell and the control plane can be reached.
 pub(super) async fn run(session: Arc<Session>, outbox: Arc<Outbox>, status: Arc<LinkStatus>) {
     loop {
-        let _ = tokio::time::timeout(REPORT_EVERY, outbox.wake.notified()).await;
+        let _ = tokio::time::timeout(REPORT_EVERY, outbox.due()).await;
         while status.is_connected() {
             let report = outbox.report(&status);
             match send(&session, &report).await {
@@ -201,5 +222,20 @@ mod tests {
         assert_eq!(outbox.purges.lock().len(), PURGES_KEPT);
         assert!(outbox.answered(&told));
         assert!(outbox.purges.lock().iter().any(|kept| kept.revision.0 == PURGES_KEPT as u64 + 9));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_of_entries_are_reported_together() {
+        let outbox = Outbox::default();
+        let began = tokio::time::Instant::now();
+        for _ in 0..3 {
+            outbox.report_later();
+        }
+        outbox.due().await;
+        assert_eq!(began.elapsed(), LATER);
+        outbox.report_later();
+        outbox.push(vec![purge(1)]);
+        outbox.due().await;
+        assert_eq!(began.elapsed(), LATER, "a purge does not wait");
     }
 }

@@ -1,7 +1,7 @@
 //! Who the edge is to its control plane: enrolment with a join token, and the credential that every
 //! request carries from then on. May not know what the requests say.
 
-use super::client::{ClientError, ControlClient};
+use super::client::{ClientError, Content, ControlClient};
 use super::last_good::LastGood;
 use bytes::Bytes;
 use http::{Method, Response};
@@ -82,10 +82,10 @@ impl Session {
         &self,
         method: Method,
         target: &str,
-        json: Option<Bytes>,
+        content: Option<Content>,
     ) -> Result<Response<Incoming>, SessionError> {
         let credential = self.credential.read().clone().ok_or(SessionError::NotEnrolled)?;
-        let result = self.client.send(method, target, &credential, json).await;
+        let result = self.client.send(method, target, &credential, content).await;
         self.judged(&credential, result)
     }
 

@@ -4,6 +4,7 @@
 
 use super::Context;
 use crate::body::file::FilePart;
+use crate::kv::{Alone, Kv};
 use crate::listen::{CertificateFiles, Certificates, Connection, Io, Limits};
 use crate::origin::{OriginSettings, Resolver};
 use crate::serve::{Content, Edge, Record, Reply};
@@ -34,6 +35,7 @@ pub(super) fn context(limits: Limits) -> Context {
         cache: Cache::new(Settings::default()),
         origins: settings,
         tails: Arc::new(Tails::new(Arc::from("test-edge"), None)),
+        kv: Arc::new(Kv::Alone(Alone::new(1 << 20))),
     };
     Context {
         edge: Arc::new(edge),

@@ -2,6 +2,7 @@
 //! may reach. A guest's fetch of its own site goes to the cache and the origin behind it, and never to
 //! a handler again.
 
+mod key_value;
 mod site_cache;
 
 use super::origin_source::OriginSource;
@@ -23,6 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use std::sync::Arc;
 use std::time::Duration;
 use verge_cache::{Source, SourceError, SourceRequest, SourceResponse};
+use verge_config::kv::KeyPage;
 use verge_config::process::Secret;
 use verge_config::purge::normalise_host;
 use verge_config::site::{CachePosition, Domain, Handler, OnFailure, Origin, Route, Target};
@@ -241,6 +243,22 @@ impl Host for Outside {
 
     fn cache_purge(&self, tags: Vec<String>) -> BoxFuture<'static, Result<u64, Unavailable>> {
         Box::pin(self.guest.clone().cache_purge(tags))
+    }
+
+    fn kv_get(&self, key: String) -> BoxFuture<'static, Result<Option<Bytes>, Unavailable>> {
+        Box::pin(self.guest.clone().kv_get(key))
+    }
+
+    fn kv_set(
+        &self,
+        key: String,
+        value: Option<Bytes>,
+    ) -> BoxFuture<'static, Result<(), Unavailable>> {
+        Box::pin(self.guest.clone().kv_set(key, value))
+    }
+
+    fn kv_keys(&self, skip: u64) -> BoxFuture<'static, Result<KeyPage, Unavailable>> {
+        Box::pin(self.guest.clone().kv_keys(skip))
     }
 
     fn visitor(&self) -> Result<Visitor, Unavailable> {

@@ -21,6 +21,7 @@ pub use upgrade::{Passage, Switched};
 use crate::admit;
 use crate::body::Body;
 use crate::body::file::FilePart;
+use crate::kv::Kv;
 use crate::listen::Connection;
 use crate::origin::{EndsUnannounced, Hop, Interim, OriginPool, OriginSettings};
 use crate::respond::{self, EdgeError};
@@ -59,6 +60,8 @@ pub struct Edge {
     pub origins: Arc<OriginSettings>,
     /// Who watches the requests.
     pub tails: Arc<Tails>,
+    /// The key-value stores of the sites.
+    pub kv: Arc<Kv>,
 }
 
 /// One request, as a front read it.

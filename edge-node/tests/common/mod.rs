@@ -66,6 +66,7 @@ pub async fn serve_with(site: &str, limits: Limits) -> Served {
     });
     let snapshot = Snapshot::new(Revision(1), [Arc::new(runtime)]);
     let edge = Arc::new(Edge {
+        kv: Arc::new(verge_edge::kv::Kv::Alone(verge_edge::kv::Alone::new(1 << 20))),
         id: Arc::from("test-edge"),
         snapshot: Arc::new(SnapshotCell::from_pointee(snapshot)),
         cache: Cache::new(Settings::default()),

@@ -310,6 +310,7 @@ impl Edge {
             join: Join::Token(Secret::new("join-me")),
             state_dir: folder.join("state"),
             roots: native_roots(),
+            kv: 1 << 20,
             longest_wait: Duration::from_millis(200),
         };
         let builder = builder(folder, Context::Fleet, false);

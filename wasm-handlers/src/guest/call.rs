@@ -36,6 +36,9 @@ pub(crate) struct Call {
     log: Mutex<Log>,
     pub(super) fetches: AtomicU32,
     pub(crate) cache_calls: AtomicU32,
+    pub(crate) kv_calls: AtomicU32,
+    /// The log has been told that the key-value store is not granted.
+    pub(crate) kv_denied: AtomicBool,
     pub(super) peak_memory: AtomicU64,
     pub(super) memory_refused: AtomicBool,
     /// What has flowed of the request's content and of the response's.
@@ -61,6 +64,8 @@ impl Call {
             log: Mutex::default(),
             fetches: AtomicU32::new(0),
             cache_calls: AtomicU32::new(0),
+            kv_calls: AtomicU32::new(0),
+            kv_denied: AtomicBool::new(false),
             peak_memory: AtomicU64::new(0),
             memory_refused: AtomicBool::new(false),
             flow: Flow::default(),

@@ -5,6 +5,7 @@
 mod cache;
 mod client;
 mod config;
+mod keyvalue;
 mod logging;
 mod secrets;
 
@@ -15,9 +16,15 @@ mod bindings {
         imports: {
             "verge:edge/cache": async,
             "verge:edge/secrets": trappable,
+            "wasi:keyvalue/store": async | trappable,
+            "wasi:keyvalue/batch": async | trappable,
         },
         with: {
             "verge:edge/secrets.secret": verge_config::process::Secret,
+            "wasi:keyvalue/store.bucket": super::keyvalue::Bucket,
+        },
+        trappable_error_type: {
+            "wasi:keyvalue/store.error" => super::keyvalue::Failed,
         },
     });
 }
@@ -38,16 +45,20 @@ impl types::Host for State {}
 
 /// Whether the site grants it; if not, what to add to the site file.
 fn granted(state: &State, grant: Grant) -> Result<(), Error> {
+    ungranted(state, grant).map_or(Ok(()), |hint| Err(Error::NotGranted(hint)))
+}
+
+/// What to add to the site file, where the site does not grant it.
+fn ungranted(state: &State, grant: Grant) -> Option<String> {
     let spec = &state.call.spec;
     if spec.grants.contains(&grant) {
-        return Ok(());
+        return None;
     }
     let (name, handler) = (grant.name(), &spec.name);
-    let text = format!(
+    Some(format!(
         "{name:?} is not granted: add it to the grants of [handlers.{handler}] in the site file, as \
          in grants = [{name:?}]"
-    );
-    Err(Error::NotGranted(text))
+    ))
 }
 
 impl From<Unavailable> for Error {

@@ -14,6 +14,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
+use verge_config::kv::KeyPage;
 use verge_config::process::Secret;
 use verge_config::site::{ComponentRef, Grant, Handler as Spec, HandlerLimits};
 use verge_handlers::{
@@ -128,6 +129,8 @@ pub struct Recorder {
     end: watch::Sender<Option<(End, Usage)>>,
     /// What its guests put into the cache.
     pub cached: Mutex<BTreeMap<String, CacheEntry>>,
+    /// The site's key-value store.
+    pub entries: Mutex<BTreeMap<String, Bytes>>,
     /// Who asks; nobody knows when there is none.
     pub visitor: Mutex<Option<Visitor>>,
     /// The site's secrets.
@@ -156,6 +159,7 @@ impl Recorder {
             lines: Mutex::default(),
             end,
             cached: Mutex::default(),
+            entries: Mutex::default(),
             visitor: Mutex::default(),
             secrets: Mutex::default(),
         })
@@ -216,6 +220,39 @@ impl Host for Recorder {
         cached.retain(|_, entry| !entry.tags.iter().any(|tag| tags.contains(tag)));
         let purged = (before - cached.len()) as u64;
         Box::pin(std::future::ready(Ok(purged)))
+    }
+
+    fn kv_get(&self, key: String) -> BoxFuture<'static, Result<Option<Bytes>, Unavailable>> {
+        let found = self.entries.lock().get(&key).cloned();
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            Ok(found)
+        })
+    }
+
+    fn kv_set(
+        &self,
+        key: String,
+        value: Option<Bytes>,
+    ) -> BoxFuture<'static, Result<(), Unavailable>> {
+        let away = key == "away";
+        let mut entries = self.entries.lock();
+        match value {
+            _ if away => {}
+            Some(value) => drop(entries.insert(key, value)),
+            None => drop(entries.remove(&key)),
+        }
+        let result = if away { Err(Unavailable("nobody keeps it".into())) } else { Ok(()) };
+        Box::pin(std::future::ready(result))
+    }
+
+    /// Two keys at a time.
+    fn kv_keys(&self, skip: u64) -> BoxFuture<'static, Result<KeyPage, Unavailable>> {
+        let entries = self.entries.lock();
+        let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
+        let keys: Vec<_> = entries.keys().skip(skipped).take(2).cloned().collect();
+        let next = (entries.len() > skipped.saturating_add(2)).then(|| skip + 2);
+        Box::pin(std::future::ready(Ok(KeyPage { keys, next })))
     }
 
     fn visitor(&self) -> Result<Visitor, Unavailable> {

@@ -80,6 +80,7 @@ struct RawHandlers {
     instances: Option<u64>,
     per_site: Option<u64>,
     memory: Option<String>,
+    kv: Option<String>,
     usage_every: Option<String>,
 }
 
@@ -255,6 +256,7 @@ impl RawHandlers {
                 default.memory,
                 1 << 20..=4 << 30,
             ),
+            kv: faults.size("handlers.kv", self.kv.as_deref(), default.kv, 1 << 20..=64 << 30),
             usage_every: faults.duration(
                 "handlers.usage_every",
                 self.usage_every.as_deref(),
@@ -308,7 +310,7 @@ mod tests {
                     [listen]\nhttp = ['80']\nhttps = ['0.0.0.0:443']\n\
                     [cache]\nram = 'x'\nram_object = '1TiB'\n[limits]\nconnections_per_client = 0\n\
                     header = 'big'\nheader_timeout = '2d'\n\
-                    [handlers]\ninstances = 0\nper_site = 0\nusage_every = '1ms'\n";
+                    [handlers]\ninstances = 0\nper_site = 0\nkv = '1KiB'\nusage_every = '1ms'\n";
         let faults = EdgeConfig::from_toml(text).unwrap_err();
         let mut paths: Vec<_> = faults.0.iter().map(|fault| fault.path.as_str()).collect();
         paths.sort_unstable();
@@ -320,6 +322,7 @@ mod tests {
                 "cache.ram_object",
                 "control",
                 "handlers.instances",
+                "handlers.kv",
                 "handlers.per_site",
                 "handlers.usage_every",
                 "join_token_file",

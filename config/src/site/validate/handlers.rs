@@ -21,6 +21,8 @@ pub const MAX_MEMORY: u64 = 1 << 30;
 pub const MAX_FETCHES: u32 = 1_000;
 /// The most calls of the cache of a request.
 pub const MAX_CACHE_CALLS: u32 = 1_000;
+/// The most calls of the key-value store of a request.
+pub const MAX_KV_CALLS: u32 = 1_000;
 /// The most requests that an instance may serve.
 pub const MAX_REQUESTS: u32 = 10_000;
 /// The most environment variables, and the most keys of a configuration.
@@ -92,8 +94,9 @@ fn limits(path: &str, raw: Option<&LimitsDocument>, faults: &mut Faults) -> Hand
     let fetches = count("fetches", raw.fetches, default.fetches, 0..=MAX_FETCHES);
     let cache_calls =
         count("cache_calls", raw.cache_calls, default.cache_calls, 0..=MAX_CACHE_CALLS);
+    let kv_calls = count("kv_calls", raw.kv_calls, default.kv_calls, 0..=MAX_KV_CALLS);
     let requests = count("requests", raw.requests, default.requests, 1..=MAX_REQUESTS);
-    HandlerLimits { cpu, memory, wall, fetches, cache_calls, requests }
+    HandlerLimits { cpu, memory, wall, fetches, cache_calls, kv_calls, requests }
 }
 
 fn env(path: &str, env: &BTreeMap<String, String>, faults: &mut Faults) {

@@ -234,6 +234,8 @@ fn handlers() {
     one(&alone("limits = { fetches = 1001 }"), "handlers.h.limits.fetches");
     one(&alone("limits = { fetches = -1 }"), "handlers.h.limits.fetches");
     one(&alone("limits = { cache_calls = 1001 }"), "handlers.h.limits.cache_calls: 1001 is out of");
+    one(&alone("limits = { kv_calls = 1001 }"), "handlers.h.limits.kv_calls: 1001 is out of");
+    assert_eq!(alone("limits = { kv_calls = 0 }"), [""; 0]);
     one(&alone("limits = { cache_call = 1 }"), "did you mean \"cache_calls\"?");
     assert_eq!(alone("limits = { cpu='10s', wall='15m', memory='1GiB', fetches=0 }"), [""; 0]);
     assert_eq!(alone("limits = { cache_calls = 0 }"), [""; 0]);
@@ -254,7 +256,7 @@ fn capabilities_of_handlers() {
     };
     for right in [
         "grants = []",
-        "grants = ['secrets', 'cache', 'client']",
+        "grants = ['secrets', 'cache', 'client', 'keyvalue']",
         "config = {}",
         "config = { KEY = '', 'feature.new-page_2' = \"any text\\n\" }",
     ] {

@@ -15,7 +15,7 @@ const PURGES_REMEMBERED: usize = 10_000;
 
 impl Applier {
     /// Applies a purge in its turn.
-    pub(super) fn purge(&mut self, purge: &Purge, arrived: Instant) {
+    pub(in super::super) fn purge(&mut self, purge: &Purge, arrived: Instant) {
         self.effects.status.saw(purge.revision);
         self.purge_once(purge, arrived);
         self.advance(purge.revision);
@@ -29,6 +29,10 @@ impl Applier {
                 self.effects.status.saw(purge.revision);
                 self.purge_once(&purge, arrived);
                 self.effects.outbox.push(std::mem::take(&mut self.purges));
+            }
+            FeedLine::Entry(change) => {
+                self.effects.status.saw(change.revision);
+                self.effects.copies.changed(&change);
             }
             FeedLine::Question(question) => self.effects.questions.ask(question),
             _ => {}

@@ -6,7 +6,7 @@ use crate::origin::{OriginSettings, Resolver};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::json;
+use serde_json::{Value, json};
 use verge_config::site::Context;
 use verge_handlers::{CompilerCommand, Sandbox, SandboxSettings};
 
@@ -57,6 +57,7 @@ impl Bench {
             blobs: Arc::new(Blobs::local(self.folder.path().to_owned())),
             cell: Arc::new(SnapshotCell::from_pointee(Snapshot::default())),
             cache: sink.clone(),
+            copies: Arc::new(crate::kv::Copies::new(1 << 20)),
             kept: Arc::clone(&self.kept),
             status: Arc::default(),
             outbox: Arc::clone(&outbox),
@@ -258,4 +259,40 @@ async fn a_question_that_is_not_understood_breaks_nothing() {
     let purge = json!({"type": "purge", "revision": 1, "site": "s", "selectors": [{"tag": "t"}], "mode": "hard"});
     say(&mut applier, &purge).await.unwrap();
     assert_eq!(*sink.0.lock(), [1]);
+}
+
+#[tokio::test]
+async fn changes_of_entries_reach_their_copies() {
+    use crate::kv::Found;
+    let bench = Bench::new();
+    let (mut applier, _) = bench.applier();
+    let copies = Arc::clone(&applier.effects.copies);
+    let keep = |as_of: u64| {
+        for key in ["a", "b"] {
+            let value = Some("v".into());
+            copies.keep(copies.mark(), "shop", key, value, Revision(as_of), Instant::now());
+        }
+    };
+    let held = || {
+        ["a", "b"]
+            .map(|key| copies.find("shop", key, Instant::now()) == Found::Copy(Some("v".into())))
+    };
+    say(&mut applier, &hello(9)).await.unwrap();
+    keep(5);
+    let line = json!({"type": "entry", "revision": 6, "site": "shop", "key": "a", "after": 5});
+    say(&mut applier, &line).await.unwrap();
+    assert_eq!(held(), [false, true]);
+    assert_eq!(applier.position.applied, Revision(6));
+    keep(6);
+    // What cannot be understood may be of any key.
+    let odd = json!({"type": "entry", "revision": 7, "site": "shop", "key": 5});
+    say(&mut applier, &odd).await.unwrap();
+    assert_eq!(held(), [false, false]);
+    assert_eq!(applier.position.applied, Revision(7));
+    keep(7);
+    assert_eq!(held(), [true, true]);
+    // Another history: nothing is known to be good.
+    let other = json!({"type": "hello", "head": 9, "flush": false, "history": "other"});
+    assert!(say(&mut applier, &other).await.is_err());
+    assert_eq!(held(), [false, false]);
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 use verge_sdk::log::Level;
-use verge_sdk::{cache, client, config, log, secrets};
+use verge_sdk::{cache, client, config, kv, log, secrets};
 use wstd::http::{Body, Error, Request, Response};
 
 #[wstd::http_server]
@@ -21,6 +21,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
         "/cache/put/long" => put(&query, &vec![b'v'; query.number("bytes", 1 << 20)]),
         "/cache/purge" => format!("{:?}", cache::purge(&query.list("tags"))),
         "/cache/many" => many(query.number("n", 100)),
+        path if path.starts_with("/kv/") => key_value(path, &query),
         "/client" => format!("{:?}", client::visitor()),
         "/secrets" => secret(query.text("name")),
         "/secrets/hoard" => hoard(query.text("name")),
@@ -71,6 +72,56 @@ fn many(count: usize) -> String {
     let (good, bad): (Vec<_>, Vec<_>) =
         (0..count).map(|n| cache::get(&n.to_string())).partition(Result::is_ok);
     format!("good {}, bad {}, {:?}", good.len(), bad.len(), bad.first())
+}
+
+/// What the site's key-value store says, in words.
+fn key_value(path: &str, query: &Query<'_>) -> String {
+    if path == "/kv/hoard" {
+        let held: Vec<_> = (0..100_000).map(|_| kv::open("")).collect();
+        return format!("held {}", held.len());
+    }
+    let bucket = match kv::open(query.text("bucket")) {
+        Ok(bucket) => bucket,
+        Err(error) => return format!("{error:?}"),
+    };
+    let key = query.text("key");
+    let keys: Vec<String> = query.list("keys").into_iter().map(str::to_owned).collect();
+    match path {
+        "/kv/get" => format!("{:?}", bucket.get(key).map(|found| found.map(text))),
+        "/kv/set" => format!("{:?}", bucket.set(key, query.text("value").as_bytes())),
+        "/kv/set/long" => {
+            format!("{:?}", bucket.set(key, &vec![b'v'; query.number("bytes", 1 << 20)]))
+        }
+        "/kv/delete" => format!("{:?}", bucket.delete(key)),
+        "/kv/exists" => format!("{:?}", bucket.exists(key)),
+        "/kv/list" => {
+            let page = bucket.list_keys(query.text("cursor").parse().ok());
+            format!("{:?}", page.map(|page| (page.keys, page.cursor)))
+        }
+        "/kv/get-many" => {
+            let found = kv::get_many(&bucket, &keys);
+            let shown = |found: Vec<Option<(String, Vec<u8>)>>| -> Vec<_> {
+                found
+                    .into_iter()
+                    .map(|entry| entry.map(|(key, value)| (key, text(value))))
+                    .collect()
+            };
+            format!("{:?}", found.map(shown))
+        }
+        "/kv/set-many" => {
+            let value = query.text("value").as_bytes().to_vec();
+            let entries: Vec<_> = keys.into_iter().map(|key| (key, value.clone())).collect();
+            format!("{:?}", kv::set_many(&bucket, &entries))
+        }
+        "/kv/delete-many" => format!("{:?}", kv::delete_many(&bucket, &keys)),
+        "/kv/many" => {
+            let (good, bad): (Vec<_>, Vec<_>) = (0..query.number("n", 100))
+                .map(|n| bucket.get(&n.to_string()))
+                .partition(Result::is_ok);
+            format!("good {}, bad {}, {:?}", good.len(), bad.len(), bad.first())
+        }
+        _ => "no such call".to_owned(),
+    }
 }
 
 /// What is known of a secret without looking, then the secret.

@@ -1,5 +1,6 @@
 //! What a Verge edge offers the handlers of its sites, for handlers in Rust: configuration and a log for
-//! every handler, and what the site file grants besides ([`cache`], [`client`], [`secrets`]).
+//! every handler, and what the site file grants besides ([`cache`], [`client`], [`kv`],
+//! [`secrets`]).
 //!
 //! Requests and responses are another crate's, `wstd` for instance: this one needs no runtime and works
 //! beside any of them. A handler that uses it starts on every edge; what is not granted answers with
@@ -28,6 +29,7 @@ mod bindings {
 pub mod cache;
 pub mod client;
 pub mod config;
+pub mod kv;
 pub mod log;
 pub mod secrets;
 
