@@ -224,7 +224,6 @@ fn remove_site(
     expect(site, expected)?;
     let purged = state.revision.next();
     let revision = purged.next();
-    let mut last = revision;
     let mut changes = vec![
         Change::Purged {
             id: purge_id.to_owned(),

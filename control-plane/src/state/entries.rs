@@ -92,6 +92,7 @@ mod tests {
             previous: None,
             revision: Revision(3),
             removed: false,
+            secrets: Default::default(),
             previews: PreviewSet::default(),
             entries: Entries { revision: Revision(7), count: 2, bytes: 60 },
         };

@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 use verge_config::Revision;
 use verge_config::feed::{AppliedPurge, FeedLine, Refusal};
 use verge_config::kv::EntryChanged;
-use verge_config::purge::Purge;
 
 /// Sites on one edge.
 const SITES_MAX: usize = 100_000;
