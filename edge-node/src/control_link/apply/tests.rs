@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
+use verge_config::purge::Purge;
 use verge_config::site::Context;
 use verge_handlers::{CompilerCommand, Sandbox, SandboxSettings};
 
