@@ -11,7 +11,7 @@ use crate::respond::{self, EdgeError};
 use crate::serve::{Admitted, Answer, Content, origin_source, pool};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use std::sync::Arc;
 use verge_config::purge::normalise_host;
 use verge_config::site::{CachePolicy, CachePosition, Domain, Target};
@@ -21,7 +21,17 @@ use verge_handlers::{Ended, FetchError};
 type Fetched = Result<http::Response<Body>, FetchError>;
 
 impl Guest {
+    /// The response to what the guest asks for.
     pub(super) async fn fetch(self, request: http::Request<Body>, way: Way) -> Fetched {
+        let mut response = self.ask(request, way).await?;
+        // Where no content may follow, a guest that passes the length on would break what it promised.
+        if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
+        Ok(response)
+    }
+
+    async fn ask(self, request: http::Request<Body>, way: Way) -> Fetched {
         let authority = request.uri().authority().map(|a| normalise_host(a.as_str()));
         let host =
             authority.ok_or_else(|| FetchError::BadRequest("a URL without a host".into()))?;
