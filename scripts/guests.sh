@@ -45,7 +45,8 @@ build_rust() {
     CARGO_TARGET_DIR=target/guests cargo build --quiet --release --locked --target $target \
         --manifest-path $guests/Cargo.toml
     local name
-    for name in hello-rust hello-raw-rust hello-p3-rust faulty-rust capabilities-rust; do
+    for name in hello-rust hello-raw-rust hello-p3-rust middleware-rust faulty-rust \
+        capabilities-rust; do
         publish "target/guests/$target/release/${name//-/_}.wasm" "$out/$name.wasm"
     done
 }

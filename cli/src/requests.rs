@@ -72,6 +72,7 @@ fn request(event: &Event, paint: Paint) -> String {
         // What the handler says of a message itself tells more than where it wrote it.
         let kind = line.severity.as_ref().unwrap_or(&line.stream);
         text.push_str("\n    ");
+        let handler = line.handler.as_deref().unwrap_or(handler);
         text.push_str(&paint.with(DIM, &format!("[{handler} {kind}]")));
         text.push(' ');
         if let Some(context) = &line.context {
@@ -139,7 +140,8 @@ mod tests {
         let mut event = event();
         let (severity, context) = (Some("warn".into()), Some("cart".into()));
         let logged = Line { severity, context, ..line("logging", "full") };
-        event.lines = vec![line("stdout", "hello"), logged, line("host", "trap\nat 5")];
+        let other = Line { handler: Some("auth".into()), ..line("stdout", "passed") };
+        event.lines = vec![line("stdout", "hello"), logged, line("host", "trap\nat 5"), other];
         event.more_lines = 3;
         let text = request(&event, Paint(false));
         let lines: Vec<_> = text.lines().collect();
@@ -164,6 +166,7 @@ mod tests {
             "    [h stdout] hello",
             "    [h warn] cart: full",
             "    [h host] trap at 5",
+            "    [auth stdout] passed",
             "    … and 3 more lines",
         ];
         assert_eq!(lines[1..], beneath);

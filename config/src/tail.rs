@@ -50,7 +50,7 @@ pub struct Tail {
 /// Which requests are told of, and how much.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
-    /// Those of this handler's routes only.
+    /// Those of the routes of this handler only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handler: Option<String>,
     /// Those with such a status only.
@@ -90,7 +90,7 @@ pub enum Statuses {
 /// What a filter looks at.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// The handler of the request's route.
+    /// The handler of the request's route, or all of them: `auth>rewrite`.
     pub handler: Option<&'a str>,
     /// The response's status.
     pub status: u16,
@@ -124,15 +124,15 @@ pub struct Event {
     pub status: u16,
     /// The response's content as sent, in bytes.
     pub bytes: u64,
-    /// The handler of its route.
+    /// The handler of its route, or all of them: `auth>rewrite`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handler: Option<String>,
-    /// How the handler's run ended; where none ran, what the cache did, `answered` or `failed`.
+    /// How the handler's run, or the first one's, ended; where none ran, what the cache did, `answered` or `failed`.
     pub outcome: String,
     /// What the cache did, where the request went to it first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<String>,
-    /// The handler's time on a CPU, in microseconds.
+    /// The time of the handler, or of all of them, on a CPU, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_us: Option<u64>,
     /// From the first byte in to the last byte out, in microseconds.
@@ -160,6 +160,9 @@ pub struct Line {
     /// The context that a message came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
+    /// Which of several handlers of the route wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
     /// The line without its end.
     pub text: String,
 }
@@ -267,7 +270,12 @@ impl Filter {
     /// Whether a request is one of those that are asked for; sampling is left to the caller.
     #[must_use]
     pub fn takes(&self, facts: &Facts<'_>) -> bool {
-        self.handler.as_deref().is_none_or(|handler| facts.handler == Some(handler))
+        let is_of = |handler: &str| {
+            facts
+                .handler
+                .is_some_and(|all| all == handler || all.split('>').any(|one| one == handler))
+        };
+        self.handler.as_deref().is_none_or(is_of)
             && self.status.is_none_or(|statuses| statuses.holds(facts.status))
             && self.outcome.as_deref().is_none_or(|outcome| facts.outcome == outcome)
             && self.path.as_deref().is_none_or(|path| facts.path.starts_with(path))
@@ -428,6 +436,10 @@ mod tests {
             ..Filter::default()
         };
         assert!(filter.takes(&facts) && filter.names("one") && !filter.names("two"));
+        for (several, is_one) in [("a>h", true), ("h>a", true), ("hh>a", false)] {
+            let facts = Facts { handler: Some(several), ..facts };
+            assert_eq!(filter.takes(&facts), is_one, "{several}");
+        }
         for other in [
             Facts { handler: None, ..facts },
             Facts { status: 200, ..facts },

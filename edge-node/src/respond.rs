@@ -5,7 +5,7 @@ use crate::origin::OriginError;
 use crate::serve::{Content, Record, Reply};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use verge_cache::CacheError;
 use verge_cache::cache_status::{CACHE_STATUS, CacheStatus};
 use verge_handlers::Ended;
@@ -158,43 +158,60 @@ fn from_source(cause: &(dyn std::error::Error + 'static)) -> EdgeError {
     EdgeError::Source(cause.to_string())
 }
 
-/// The response to an error.
+/// The reply to a request that ended in an error.
 #[must_use]
 pub fn error(error: &EdgeError, record: Record) -> Reply {
+    reply(response(error), record)
+}
+
+/// The response to an error.
+#[must_use]
+pub fn response(error: &EdgeError) -> Response<Bytes> {
     let status = error.status();
-    let mut reply = page(status, error.text(), record);
+    let mut response = page(status, error.text());
+    let headers = response.headers_mut();
     if let Some(kind) = error.proxy_status()
         && let Ok(value) = HeaderValue::from_str(&format!("verge; error={kind}"))
     {
-        reply.headers.insert(PROXY_STATUS, value);
+        headers.insert(PROXY_STATUS, value);
     }
     if let EdgeError::Cache(_, status) = error {
-        reply.headers.insert(CACHE_STATUS, status.value());
+        headers.insert(CACHE_STATUS, status.value());
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        reply.headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
     }
     if let Some(seconds) = error.retry_after() {
-        reply.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    reply
+    response
 }
 
 /// The response to a request that never became one.
 #[must_use]
 pub fn refused(status: StatusCode, text: &str) -> Reply {
-    let mut reply = page(status, text, Record::bare(status));
+    let mut response = page(status, text);
     let value = HeaderValue::from_static("verge; error=http_request_error");
-    reply.headers.insert(PROXY_STATUS, value);
-    reply
+    response.headers_mut().insert(PROXY_STATUS, value);
+    reply(response, Record::bare(status))
 }
 
-fn page(status: StatusCode, text: &str, record: Record) -> Reply {
+fn reply(response: Response<Bytes>, record: Record) -> Reply {
+    let (parts, body) = response.into_parts();
+    let (status, headers) = (parts.status, parts.headers);
+    Reply { status, headers, content: Content::Whole(body), record }
+}
+
+fn page(status: StatusCode, text: &str) -> Response<Bytes> {
     let reason = status.canonical_reason().unwrap_or("Error");
     let body = Bytes::from(format!("{} {reason}\n{text}\n", status.as_u16()));
-    let mut headers = HeaderMap::with_capacity(6);
+    let length = HeaderValue::from(body.len());
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.reserve(6);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    Reply { status, headers, content: Content::Whole(body), record }
+    headers.insert(CONTENT_LENGTH, length);
+    response
 }

@@ -269,7 +269,7 @@ fn builder(
     };
     Ok(Builder::new(sandbox, Arc::clone(origins), context)
         .with_secrets(Arc::new(secrets))
-        .with_handlers(config.handlers.per_site, usage))
+        .with_handlers(&config.handlers, usage))
 }
 
 fn certificates(config: &EdgeConfig) -> Result<Option<Arc<Certificates>>, RunError> {

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use verge_cache::SiteName;
 use verge_config::Revision;
 use verge_config::secrets::Secrets;
-use verge_config::site::{Domain, Site};
+use verge_config::site::{Domain, Site, named_origin};
 
 /// Where the snapshot in force is found, lock-free; an exchange loads it once and keeps it.
 pub type SnapshotCell = arc_swap::ArcSwap<Snapshot>;
@@ -230,7 +230,8 @@ impl Snapshot {
                 rest = parent;
             }
         }
-        self.any.as_ref()
+        // Whoever could ask for such a host would choose which origin a handler calls. Domains are none.
+        self.any.as_ref().filter(|_| named_origin(name).is_none())
     }
 
     /// The snapshot with these previews.

@@ -87,6 +87,16 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         "a capability is thin over the host, and does nothing by itself",
     ),
     (
+        "edge-node/src/serve/guest/links.rs",
+        &["tokio", "crate::", "super::super", "verge_handlers", "verge_cache"],
+        "whose turn it is is decided on values",
+    ),
+    (
+        "edge-node/src/serve/guest/apart.rs",
+        &["crate::origin", "crate::snapshot", "crate::serve", "verge_cache"],
+        "what runs in a task of its own is any content",
+    ),
+    (
         "edge-node/src/serve/guest/site_cache.rs",
         &["std::fs", "crate::origin", "crate::front", "crate::control_link"],
         "values of handlers go through the cache's doors",

@@ -37,7 +37,7 @@ pub(crate) async fn respond(
     if is_head_request {
         // Nobody reads it; a guest that promised a length and writes nothing is right to.
         drop(content);
-        running.complete();
+        running.complete_head();
         return Ok(Response::from_parts(parts, empty()));
     }
     let mut frames = VecDeque::new();

@@ -239,6 +239,9 @@ pub enum FetchError {
     /// The request has used up its fetches.
     #[error("more than {0} fetches")]
     TooMany(u32),
+    /// All the handlers of a route together have run as often for the visitor's request as they may.
+    #[error("the route's handlers have run {0} times for this request, and may not once more")]
+    TooManyRuns(u32),
     /// A fault of the edge's own.
     #[error("internal error: {0}")]
     Internal(String),

@@ -34,6 +34,8 @@ pub(crate) struct Running {
     again: Option<u64>,
     failed: Option<Ended>,
     is_reported: bool,
+    /// The response has no content, whatever length it says (RFC 9110 section 9.3.2).
+    is_head: bool,
     sleep: Option<Pin<Box<Sleep>>>,
     pub(crate) call: Arc<Call>,
     slot: Slot,
@@ -47,6 +49,7 @@ impl Running {
             again,
             failed: None,
             is_reported: false,
+            is_head: false,
             sleep: None,
             call,
             slot,
@@ -109,6 +112,13 @@ impl Running {
         ended
     }
 
+    /// The response to a HEAD request is whole. Libraries that pass on the length of content that there is
+    /// none of take it for a promise that is broken, and panic: that is no fault of the handler.
+    pub(crate) fn complete_head(mut self) {
+        self.is_head = true;
+        self.complete();
+    }
+
     /// The response is whole. A guest that still runs goes on by itself, within the same limits.
     pub(crate) fn complete(mut self) {
         self.call.set_read();
@@ -127,7 +137,13 @@ impl Running {
     }
 
     fn settle(mut self) {
-        let end = self.failed.take().map_or(End::Responded, End::Failed);
+        let end = match self.failed.take() {
+            Some(Ended::Trapped { .. }) if self.is_head => {
+                self.instance = None;
+                End::Responded
+            }
+            failed => failed.map_or(End::Responded, End::Failed),
+        };
         self.report(&end);
         if let (Some(owner), Some(instance), End::Responded) =
             (self.again, self.instance.take(), end)

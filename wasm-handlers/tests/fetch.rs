@@ -13,7 +13,7 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use parking_lot::Mutex;
-use support::{Recorder, failure, full, get, handler, roomy, text};
+use support::{Recorder, empty, failure, full, get, handler, roomy, text};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use verge_config::site::HandlerLimits;
@@ -93,6 +93,29 @@ async fn a_host_that_does_not_read_the_upload_is_no_failure_of_the_fetch() {
 }
 
 #[tokio::test]
+async fn the_length_of_what_a_head_request_has_none_of_is_no_broken_promise() {
+    let host = Recorder::with(|_| {
+        Box::pin(async {
+            Ok(Response::builder().header("content-length", "5").body(empty()).unwrap())
+        })
+    });
+    let mut request = get("/fetch?path=/x");
+    *request.method_mut() = http::Method::HEAD;
+    let handler = handler("hello-rust", roomy()).await;
+    let answer = handler.call(request, host.clone()).await.unwrap();
+    assert_eq!(answer.headers()["content-length"], "5");
+    assert_eq!(host.end().await.0, End::Responded);
+    // The control: of a GET it is one.
+    let host = Recorder::with(|_| {
+        Box::pin(async {
+            Ok(Response::builder().header("content-length", "5").body(empty()).unwrap())
+        })
+    });
+    handler.call(get("/fetch?path=/x"), host.clone()).await.unwrap_err();
+    assert!(matches!(host.end().await.0, End::Failed(_)));
+}
+
+#[tokio::test]
 async fn a_fetched_body_streams_through_while_it_arrives() {
     let (frames, content) = mpsc::channel::<Result<Frame<Bytes>, BoxError>>(1);
     let content = Mutex::new(Some(content));
@@ -117,12 +140,13 @@ async fn a_fetched_body_streams_through_while_it_arrives() {
 
 #[tokio::test]
 async fn the_guest_is_told_the_kind_of_an_error_and_its_log_the_reason() {
-    let kinds: [(FetchError, &str); 6] = [
+    let kinds: [(FetchError, &str); 7] = [
         (FetchError::Refused("10.0.0.1 is private".into()), "HttpRequestDenied"),
         (FetchError::Dns("nxdomain".into()), "DnsError"),
         (FetchError::Connect("refused by 10.9.9.9".into()), "ConnectionRefused"),
         (FetchError::Timeout, "HttpResponseTimeout"),
         (FetchError::Protocol("bad chunk".into()), "HttpProtocolError"),
+        (FetchError::TooManyRuns(32), "ConnectionLimitReached"),
         (FetchError::Internal("disk 7".into()), "InternalError"),
     ];
     let handler = handler("faulty-rust", roomy()).await;

@@ -170,6 +170,9 @@ pub struct RouteDocument {
     /// A handler's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handler: Option<String>,
+    /// Handlers' names, in the place of `handler`: what each asks of its own site goes to the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handlers: Option<Vec<String>>,
     /// A redirect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<RedirectDocument>,

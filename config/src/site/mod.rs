@@ -2,14 +2,17 @@
 //! [`Site::from_document`], which reports every fault at once.
 
 mod alike;
+mod chain;
 mod compress_rule;
 mod document;
 mod failure;
 mod grant;
 mod key_rule;
+mod origin_host;
 mod pattern;
 mod validate;
 
+pub use chain::{Chain, MAX_CHAIN};
 pub use compress_rule::{Coding, CompressRule, DEFAULT_COMPRESS_MIN, TypePattern};
 pub use document::{
     BreakerDocument, CacheDocument, CompressDocument, CompressTable, HandlerDocument,
@@ -19,6 +22,7 @@ pub use document::{
 pub use failure::{BreakerLimits, OnFailure};
 pub use grant::Grant;
 pub use key_rule::{KeyRule, MAX_KEY_NAMES, QueryKey};
+pub use origin_host::{ORIGIN_HOSTS, named_origin};
 pub use pattern::{Captures, PathPattern};
 pub use validate::{
     Context, MAX_CACHE_CALLS, MAX_CPU, MAX_DEBUG_TOKENS, MAX_DOMAINS, MAX_FETCHES,
@@ -213,11 +217,12 @@ pub struct Route {
 pub enum Target {
     /// An origin.
     Origin(Arc<Origin>),
-    /// A handler; its own fetches of the site go to the origin, when there is one.
+    /// One handler or several; the last one's own fetches of the site go to the origin, when there is
+    /// one, and each other one's to the next handler.
     Handler {
-        /// The handler.
-        handler: Arc<Handler>,
-        /// Where its fetch of its own site goes.
+        /// The handlers.
+        chain: Chain,
+        /// Where the last one's fetch of its own site goes.
         origin: Option<Arc<Origin>>,
     },
     /// A redirect.

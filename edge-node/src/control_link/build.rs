@@ -68,6 +68,7 @@ pub struct Builder {
     context: Context,
     secrets: Arc<Secrets>,
     per_site: u32,
+    per_site_behind: u32,
     usage: Arc<UsageBook>,
 }
 
@@ -102,6 +103,7 @@ impl Builder {
             context,
             secrets: Arc::default(),
             per_site: HandlerHost::default().per_site,
+            per_site_behind: behind(&HandlerHost::default()),
             usage: Arc::new(UsageBook::unread()),
         }
     }
@@ -113,10 +115,11 @@ impl Builder {
         Builder { secrets, ..self }
     }
 
-    /// As it is, with so many requests of one site's handlers at once, and what they use in this book.
+    /// As it is, with as many requests of one site's handlers at once as this says, and what they use in
+    /// this book.
     #[must_use]
-    pub fn with_handlers(self, per_site: u32, usage: Arc<UsageBook>) -> Builder {
-        Builder { per_site, usage, ..self }
+    pub fn with_handlers(self, host: &HandlerHost, usage: Arc<UsageBook>) -> Builder {
+        Builder { per_site: host.per_site, per_site_behind: behind(host), usage, ..self }
     }
 
     /// The secrets of every site that has none of its own.
@@ -247,7 +250,7 @@ impl Builder {
         previous
             .map(|previous| &previous.gate)
             .filter(|gate| gate.most() == most)
-            .map_or_else(|| Arc::new(Gate::new(most)), Arc::clone)
+            .map_or_else(|| Arc::new(Gate::new(most, self.per_site_behind)), Arc::clone)
     }
 
     fn pool(&self, origin: &Arc<Origin>, previous: Option<&Arc<SiteRuntime>>) -> Arc<OriginPool> {
@@ -275,6 +278,12 @@ impl Components for Ready<'_> {
             ComponentRef::Path(_) => None,
         }
     }
+}
+
+/// How many handlers of one site run behind others at once: half of what the edge has, so that no site
+/// takes them all by what each of its requests may start.
+fn behind(host: &HandlerHost) -> u32 {
+    host.instances / 2
 }
 
 impl From<SessionError> for ComponentError {

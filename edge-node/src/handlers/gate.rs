@@ -4,12 +4,12 @@
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// How long a request waits for its place. A handler that called another of its site would hold a
-/// place while it waits for a second one: it could not wait for ever.
+/// How long a request waits for its place. A handler that called another of its site by a way around
+/// would hold a place while it waits for a second one: it could not wait for ever.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How often a site's log is told of requests that were refused.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -20,6 +20,9 @@ const WAITER: u64 = 1 << 32;
 #[derive(Debug)]
 pub struct Gate {
     most: u32,
+    most_behind: u32,
+    /// Handlers that run behind others.
+    behind: AtomicU32,
     /// Requests that run in the lower half, requests that wait in the upper one. The upper half
     /// changes under the lock of `queue` alone; while it is not zero, nobody comes in but from there.
     state: AtomicU64,
@@ -32,6 +35,10 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Place(Option<Arc<Gate>>);
 
+/// A handler that runs behind another, for a request that has its place; counted until this is dropped.
+#[derive(Debug)]
+pub struct Behind(Arc<Gate>);
+
 /// There was no place in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy {
@@ -42,11 +49,13 @@ pub struct Busy {
 // === impl Gate ===
 
 impl Gate {
-    /// A gate for so many at once.
+    /// A gate for so many requests at once, and for so many handlers behind those that have a place.
     #[must_use]
-    pub fn new(most: u32) -> Gate {
+    pub fn new(most: u32, most_behind: u32) -> Gate {
         Gate {
             most: most.max(1),
+            most_behind: most_behind.max(1),
+            behind: AtomicU32::new(0),
             state: AtomicU64::new(0),
             queue: Mutex::default(),
             told: Mutex::default(),
@@ -63,6 +72,26 @@ impl Gate {
     #[must_use]
     pub fn running(&self) -> u64 {
         self.state.load(Ordering::Acquire) % WAITER
+    }
+
+    /// How many handlers may run behind others.
+    #[must_use]
+    pub fn most_behind(&self) -> u32 {
+        self.most_behind
+    }
+
+    /// How many handlers run behind others now.
+    #[must_use]
+    pub fn running_behind(&self) -> u32 {
+        self.behind.load(Ordering::Acquire)
+    }
+
+    /// Counts a handler that is to run behind another, when it may.
+    #[must_use]
+    pub fn run_behind(self: &Arc<Self>) -> Option<Behind> {
+        let more = |behind: u32| (behind < self.most_behind).then_some(behind + 1);
+        self.behind.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(Behind(Arc::clone(self)))
     }
 
     /// A place: at once where one is free, else in the order of coming, and within a short time.
@@ -179,6 +208,12 @@ impl Drop for Place {
     }
 }
 
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.0.behind.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -186,7 +221,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     fn gate(most: u32) -> Arc<Gate> {
-        Arc::new(Gate::new(most))
+        Arc::new(Gate::new(most, 1))
     }
 
     #[tokio::test]

@@ -5,10 +5,12 @@ mod breaker;
 mod fuse;
 mod gate;
 mod usage;
+mod visit;
 
 pub use fuse::{Fuse, Ticket};
-pub use gate::{Busy, Gate, Place};
+pub use gate::{Behind, Busy, Gate, Place};
 pub use usage::{Counters, UsageBook, Used};
+pub use visit::{MAX_RUNS, NoRun, Visit};
 
 use std::sync::Arc;
 use verge_config::site;
@@ -47,5 +49,11 @@ impl Runner {
             |same| Arc::clone(&same.fuse),
         );
         Runner { handler, fuse, usage, spec: Arc::clone(spec) }
+    }
+
+    /// What the site says of it.
+    #[must_use]
+    pub fn spec(&self) -> &Arc<site::Handler> {
+        &self.spec
     }
 }

@@ -222,7 +222,7 @@ impl Debugging {
         out.parameter("path", self.route.path.as_str());
         let target = match &self.route.target {
             Target::Origin(origin) => format!("origin {}", origin.name),
-            Target::Handler { handler, .. } => format!("handler {}", handler.name),
+            Target::Handler { chain, .. } => format!("handler {}", chain.name()),
             Target::Redirect { .. } => "redirect".to_owned(),
             Target::Static(_) => "static".to_owned(),
         };

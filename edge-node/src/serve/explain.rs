@@ -113,16 +113,31 @@ impl Edge {
     }
 }
 
-/// How a route's handler is at present: whether its breaker lets requests through, and how many of the
-/// site's places are taken.
+/// How a route's handlers are at present: whether their breakers let requests through, and how many of
+/// the site's places are taken.
 fn handler_now(site: &SiteRuntime, route: &Route) -> Option<Value> {
-    let Target::Handler { handler, .. } = &route.target else { return None };
-    let runner = site.handler(&handler.name)?;
-    Some(json!({
-        "breaker": if runner.fuse.is_closed() { "closed" } else { "open" },
-        "running": site.gate.running(),
-        "most": site.gate.most(),
-    }))
+    let Target::Handler { chain, .. } = &route.target else { return None };
+    let breaker = |name: &str| {
+        let is_closed = site.handler(name)?.fuse.is_closed();
+        Some(if is_closed { "closed" } else { "open" })
+    };
+    let (running, most) = (site.gate.running(), site.gate.most());
+    Some(match chain.handlers() {
+        [alone] => json!({ "breaker": breaker(&alone.name)?, "running": running, "most": most }),
+        several => {
+            let breakers: serde_json::Map<String, Value> = several
+                .iter()
+                .filter_map(|one| Some((one.name.to_string(), breaker(&one.name)?.into())))
+                .collect();
+            json!({
+                "breakers": breakers,
+                "running": running,
+                "most": most,
+                "running_behind": site.gate.running_behind(),
+                "most_behind": site.gate.most_behind(),
+            })
+        }
+    })
 }
 
 /// The cache's part, with the reason in words and no more tags than can be read.
@@ -179,10 +194,16 @@ fn why_stored(explanation: &Explanation, route: &Route) -> String {
 fn target(target: &Target) -> Value {
     match target {
         Target::Origin(origin) => json!({ "origin": origin.name }),
-        Target::Handler { handler, origin } => json!({
-            "handler": handler.name,
-            "origin": origin.as_ref().map(|origin| &origin.name),
-        }),
+        Target::Handler { chain, origin } => {
+            let origin = origin.as_ref().map(|origin| &origin.name);
+            match chain.handlers() {
+                [alone] => json!({ "handler": alone.name, "origin": origin }),
+                several => {
+                    let names: Vec<_> = several.iter().map(|handler| &handler.name).collect();
+                    json!({ "handlers": names, "origin": origin })
+                }
+            }
+        }
         Target::Redirect { to, status } => json!({ "redirect": to, "status": status }),
         Target::Static(response) => json!({ "static": response.status }),
     }

@@ -30,6 +30,7 @@ use crate::snapshot::{SiteRuntime, Snapshot, SnapshotCell};
 use crate::tail::Tails;
 use bytes::Bytes;
 use debug::Debugging;
+use guest::Admission;
 use http::header::CONTENT_LOCATION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
@@ -225,9 +226,9 @@ impl Edge {
                 let pool = pool(site, &origin.name)?;
                 self.through_cache(site, &route.cache, pool, request, content, debugging).await
             }
-            Target::Handler { handler, origin } => {
+            Target::Handler { chain, origin } => {
                 guest::check_depth(&request.hop)?;
-                let guest = guest::Guest::new(self, site, route, handler, origin.as_deref())?;
+                let guest = guest::Guest::new(self, site, route, chain, origin.as_deref())?;
                 let guest = guest.watched_by(record.run());
                 self.handled(site, route, guest, request, content, debugging).await
             }
@@ -289,7 +290,7 @@ impl Edge {
         }
     }
 
-    /// A handler's answer, with the cache before it where the route says so.
+    /// The answer of a route's handlers, with the cache before the first where the route says so.
     async fn handled(
         &self,
         site: &Arc<SiteRuntime>,
@@ -306,11 +307,11 @@ impl Edge {
             return self.cached(site, &route.cache, source, &request).await;
         }
         let response = match guest.admit() {
-            Ok(ticket) => {
+            Admission::Run(guest, ticket) => {
                 guest.call(ticket, &request, content).await.map_err(EdgeError::Handler)?
             }
-            Err(ended) => {
-                let pool = guest.stand_in().ok_or(EdgeError::Handler(ended))?;
+            Admission::Refused(ended) => return Err(EdgeError::Handler(ended)),
+            Admission::Origin(pool) => {
                 if matches!(route.cache.position, CachePosition::Behind | CachePosition::Both) {
                     let policy = &route.cache;
                     return self

@@ -104,8 +104,8 @@ impl Record {
         if let Some(line) = &mut self.line {
             line.site = Some(Arc::clone(&site.site.name));
             line.route = Some(route.index);
-            if let Target::Handler { handler, .. } = &route.target {
-                line.handler = Some(Arc::clone(&handler.name));
+            if let Target::Handler { chain, .. } = &route.target {
+                line.handler = Some(Arc::clone(chain.name()));
             }
             line.tails = line.tails.take().filter(|tails| tails.wants(&site.site.name));
         }
@@ -156,6 +156,7 @@ impl Drop for Record {
                 duration,
                 cache: self.outcome,
                 route: line.route,
+                handler: line.handler.as_deref(),
                 tls: line.connection.tls.is_some(),
             });
         }

@@ -38,7 +38,7 @@ fn site(name: &str, revision: u64, domains: &[Domain]) -> Arc<SiteRuntime> {
         origins: HashMap::default(),
         handlers: HashMap::default(),
         secrets: Arc::default(),
-        gate: Arc::new(Gate::new(1)),
+        gate: Arc::new(Gate::new(1, 1)),
     }))
 }
 

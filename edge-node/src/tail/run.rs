@@ -22,7 +22,7 @@ pub struct Passed {
     pub method: Method,
     /// Path and query, raw.
     pub target: PathAndQuery,
-    /// The handler of the route.
+    /// The handler of the route, or all of them.
     pub handler: Option<Arc<str>>,
     /// The response's status.
     pub status: u16,
@@ -75,6 +75,11 @@ impl Run {
         ran.cpu += cpu;
     }
 
+    /// Another handler behind it has ended, and took this time on a CPU.
+    pub fn took(&self, cpu: Duration) {
+        self.ran.lock().cpu += cpu;
+    }
+
     /// The response was sent; whoever watches is told as soon as the handler is done, too.
     pub(crate) fn passed(&self, tails: Arc<Tails>, passed: Passed) {
         *self.passed.lock() = Some((tails, passed));
@@ -121,7 +126,7 @@ impl Passed {
             query: query.map(|query| text(query, MAX_PATH_BYTES)),
             status: self.status,
             bytes: self.bytes,
-            handler: self.handler.as_deref().map(str::to_owned),
+            handler: self.handler.as_deref().map(|name| text(name, MAX_NAME_BYTES)),
             outcome: facts.outcome.to_owned(),
             cache: self.cache.map(str::to_owned),
             cpu_us: ran.map(|ran| micros(ran.cpu)),

@@ -39,6 +39,8 @@ pub struct Access<'a> {
     pub cache: Option<Outcome>,
     /// The route's place in the site file.
     pub route: Option<usize>,
+    /// The handler of the route, or all of them: `auth>rewrite`.
+    pub handler: Option<&'a str>,
     /// Whether it came over TLS.
     pub tls: bool,
 }
@@ -71,6 +73,7 @@ pub fn log_access(access: &Access<'_>) {
         duration_us = u64::try_from(access.duration.as_micros()).unwrap_or(u64::MAX),
         cache = access.cache.map(outcome_name),
         route = access.route,
+        handler = access.handler,
         tls = access.tls,
     );
 }
@@ -127,6 +130,7 @@ mod tests {
             duration: Duration::from_micros(345),
             cache: Some(Outcome::Hit),
             route: Some(2),
+            handler: Some("auth>greet"),
             tls: true,
         };
         tracing::subscriber::with_default(subscriber, || log_access(&access));
@@ -142,6 +146,7 @@ mod tests {
             ("duration_us", serde_json::json!(345)),
             ("cache", serde_json::json!("hit")),
             ("route", serde_json::json!(2)),
+            ("handler", serde_json::json!("auth>greet")),
             ("tls", serde_json::json!(true)),
         ] {
             assert_eq!(line[name], value, "{name} in {text}");

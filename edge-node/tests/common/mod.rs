@@ -62,7 +62,7 @@ pub async fn serve_with(site: &str, limits: Limits) -> Served {
         origins,
         handlers: Default::default(),
         secrets: Default::default(),
-        gate: Arc::new(verge_edge::handlers::Gate::new(1)),
+        gate: Arc::new(verge_edge::handlers::Gate::new(1, 1)),
     });
     let snapshot = Snapshot::new(Revision(1), [Arc::new(runtime)]);
     let edge = Arc::new(Edge {

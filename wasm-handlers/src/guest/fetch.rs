@@ -116,7 +116,7 @@ fn to_wasi(error: FetchError) -> Error {
         FetchError::Protocol(_) => Error::HttpProtocolError,
         FetchError::BadRequest(_) => Error::HttpRequestUriInvalid,
         FetchError::Loop => Error::LoopDetected,
-        FetchError::TooMany(_) => Error::ConnectionLimitReached,
+        FetchError::TooMany(_) | FetchError::TooManyRuns(_) => Error::ConnectionLimitReached,
         FetchError::Internal(_) => Error::InternalError(None),
     }
 }

@@ -51,8 +51,8 @@ pub(super) fn breaker(
 /// What a cache before a handler keeps may stand in for it, where the handler's site says so and the
 /// route does not say for how long.
 pub(super) fn stand_in(target: Option<&Target>, policy: &mut CachePolicy) {
-    if let Some(Target::Handler { handler, .. }) = target
-        && handler.on_failure == OnFailure::Stale
+    if let Some(Target::Handler { chain, .. }) = target
+        && chain.first().is_some_and(|handler| handler.on_failure == OnFailure::Stale)
         && is_before(policy)
         && policy.stale_if_error.is_none()
     {
@@ -60,7 +60,8 @@ pub(super) fn stand_in(target: Option<&Target>, policy: &mut CachePolicy) {
     }
 }
 
-/// What takes a failing handler's place must be there on its routes.
+/// What takes a failing handler's place must be there on its routes. Before a handler that is not its
+/// route's first stands no cache; what takes the place of one that is not its last is the next one.
 pub(super) fn check_routes(
     handlers: &BTreeMap<String, Arc<Handler>>,
     routes: &[Arc<Route>],
@@ -69,20 +70,28 @@ pub(super) fn check_routes(
     for (name, handler) in handlers {
         let path = format!("handlers.{}.on_failure", key_notation(name));
         let own = routes.iter().filter_map(|route| match &route.target {
-            Target::Handler { handler, origin } if *handler.name == **name => Some((route, origin)),
+            Target::Handler { chain, origin } => {
+                let is =
+                    |other: Option<&Arc<Handler>>| other.is_some_and(|other| *other.name == **name);
+                let is_in = chain.handlers().iter().any(|other| is(Some(other)));
+                is_in.then(|| (route, is(chain.first()), is(chain.last()) && origin.is_none()))
+            }
             _ => None,
         });
         match handler.on_failure {
             OnFailure::Error => {}
             OnFailure::Stale => {
                 let mut own = own.peekable();
-                if own.peek().is_some() && !own.any(|(route, _)| is_before(&route.cache)) {
-                    let hint = "give a route of the handler cache = { position = \"before\" }";
+                let is_kept =
+                    |(route, is_first, _): (&Arc<Route>, _, _)| is_first && is_before(&route.cache);
+                if own.peek().is_some() && !own.any(is_kept) {
+                    let hint =
+                        "give a route that it is the first of cache = { position = \"before\" }";
                     faults.add(path, format!("\"stale\" needs a cache before the handler; {hint}"));
                 }
             }
             OnFailure::Bypass => {
-                for (route, _) in own.filter(|(_, origin)| origin.is_none()) {
+                for (route, _, _) in own.filter(|(_, _, lacks_origin)| *lacks_origin) {
                     let index = route.index;
                     let message = format!("\"bypass\" needs an origin; routes[{index}] names none");
                     faults.add(path.as_str(), message);

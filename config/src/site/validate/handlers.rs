@@ -4,7 +4,9 @@ use super::{Context, choice, failure, hosts, over};
 use crate::Faults;
 use crate::check::MS;
 use crate::read::key_notation;
-use crate::site::{ComponentRef, Grant, Handler, HandlerDocument, HandlerLimits, LimitsDocument};
+use crate::site::{
+    ComponentRef, Grant, Handler, HandlerDocument, HandlerLimits, LimitsDocument, named_origin,
+};
 use crate::units::quote;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -161,6 +163,10 @@ fn fetch(path: &str, raw: &[String], faults: &mut Faults) -> Vec<String> {
     let mut allowed = Vec::new();
     for (index, text) in raw.iter().take(MAX_FETCH_HOSTS).enumerate() {
         match hosts::name_and_port(text, true) {
+            Ok(host) if named_origin(&host).is_some() => {
+                let message = "names an origin of the site, which its handlers call without that";
+                faults.add(format!("{path}.fetch[{index}]"), format!("{} {message}", quote(text)));
+            }
             Ok(host) => allowed.push(host),
             Err(message) => faults.add(format!("{path}.fetch[{index}]"), message),
         }

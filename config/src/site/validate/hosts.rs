@@ -2,7 +2,7 @@
 //! ASCII, lower case, without a trailing dot. Resolves nothing.
 
 use super::Context;
-use crate::site::Domain;
+use crate::site::{Domain, ORIGIN_HOSTS, named_origin};
 use crate::units::quote;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -16,10 +16,20 @@ pub(super) fn domain(text: &str, context: Context) -> Result<Domain, String> {
             }
         };
     }
-    let Some(base) = text.strip_prefix("*.") else {
-        return name(text).map(Domain::Exact);
+    let (base, is_wildcard) = match text.strip_prefix("*.") {
+        Some(base) => (name(base)?, true),
+        None => (name(text)?, false),
     };
-    let base = name(base)?;
+    // A visitor who could ask for such a host would choose which origin a handler calls.
+    if named_origin(&base).is_some() || (is_wildcard && base == "alt") {
+        return Err(format!(
+            "{} is no site's: handlers call origins by hosts below {ORIGIN_HOSTS}",
+            quote(text)
+        ));
+    }
+    if !is_wildcard {
+        return Ok(Domain::Exact(base));
+    }
     if base.parse::<IpAddr>().is_ok() || base.starts_with('[') {
         return Err(format!("{} is not a wildcard of host names", quote(text)));
     }

@@ -3,12 +3,12 @@
 use super::{MAX_ROUTES, cache, failure, over};
 use crate::Faults;
 use crate::site::{
-    ClientCacheControl, Handler, Origin, PathPattern, RedirectDocument, Route, RouteDocument,
-    SiteDocument, StaticDocument, StaticResponse, Target,
+    Chain, ClientCacheControl, Handler, MAX_CHAIN, Origin, PathPattern, RedirectDocument, Route,
+    RouteDocument, SiteDocument, StaticDocument, StaticResponse, Target,
 };
 use crate::units::{nearest, quote};
 use http::{HeaderName, HeaderValue, Uri};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// The most stars of a pattern.
@@ -128,37 +128,73 @@ fn target(
     faults: &mut Faults,
 ) -> Option<(Target, cache::Kind)> {
     let origin_name = route.origin.as_deref();
-    let origin = origin_name
-        .map(|name| reference(at, "origin", name, &parts.document.origins, parts.origins, faults));
-    let handler = route.handler.as_deref().map(|name| {
-        reference(at, "handler", name, &parts.document.handlers, parts.handlers, faults)
+    let origin = origin_name.map(|name| (format!("{at}.origin"), name)).map(|(at, name)| {
+        reference(&at, "origin", name, &parts.document.origins, parts.origins, faults)
     });
+    let chain = chain(at, route, parts, faults);
     let redirect = route.redirect.as_ref().map(|raw| redirect(at, raw, stars, faults));
     let fixed = route.fixed.as_ref().map(|raw| fixed(at, raw, faults));
-    match (origin, handler, redirect, fixed) {
+    match (origin, chain, redirect, fixed) {
         (Some(origin), None, None, None) => Some((Target::Origin(origin?), cache::Kind::Origin)),
-        (None, Some(handler), None, None) => {
-            Some((Target::Handler { handler: handler?, origin: None }, cache::Kind::Handler))
+        (None, Some(chain), None, None) => {
+            Some((Target::Handler { chain: chain?, origin: None }, cache::Kind::Handler))
         }
-        (Some(origin), Some(handler), None, None) => {
-            let target = Target::Handler { handler: handler?, origin: Some(origin?) };
+        (Some(origin), Some(chain), None, None) => {
+            let target = Target::Handler { chain: chain?, origin: Some(origin?) };
             Some((target, cache::Kind::HandlerAndOrigin))
         }
         (None, None, Some(target), None) => Some((target, cache::Kind::Made)),
         (None, None, None, Some(target)) => Some((target, cache::Kind::Made)),
         (None, None, None, None) => {
-            faults.add(at, "names no target: origin, handler, redirect or static");
+            faults.add(at, "names no target: origin, handler, handlers, redirect or static");
             None
         }
         _ => {
-            let rule = "one of origin, handler, redirect and static; only a handler may have an \
-                        origin besides";
+            let rule = "one of origin, handler, handlers, redirect and static; only handlers may \
+                        have an origin besides";
             faults.add(at, format!("names several targets; a route has {rule}"));
             None
         }
     }
 }
 
+/// The handlers of a route, where it names any; none inside where what it names is at fault.
+fn chain(
+    at: &str,
+    route: &RouteDocument,
+    parts: &Parts<'_>,
+    faults: &mut Faults,
+) -> Option<Option<Chain>> {
+    let find = |at: &str, name: &str, faults: &mut Faults| {
+        reference(at, "handler", name, &parts.document.handlers, parts.handlers, faults)
+    };
+    let alone = route.handler.as_deref().map(|name| find(&format!("{at}.handler"), name, faults));
+    let Some(names) = &route.handlers else {
+        return alone.map(|handler| Chain::new(vec![handler?]));
+    };
+    let at = format!("{at}.handlers");
+    if alone.is_some() {
+        let message = "stands beside handler; write one of the two: handlers for several, in order";
+        faults.add(at.as_str(), message);
+    }
+    if names.is_empty() {
+        faults.add(at.as_str(), "is empty; name at least one handler, or leave it out");
+    }
+    over(&at, names.len(), MAX_CHAIN, faults);
+    let (mut seen, mut handlers) = (HashSet::new(), Vec::new());
+    for (index, name) in names.iter().take(MAX_CHAIN).enumerate() {
+        let at = format!("{at}[{index}]");
+        if !seen.insert(name) {
+            faults.add(at, format!("{} is there already", quote(name)));
+        } else if let Some(handler) = find(&at, name, faults) {
+            handlers.push(handler);
+        }
+    }
+    let is_whole = alone.is_none() && handlers.len() == names.len();
+    Some(Chain::new(handlers).filter(|_| is_whole))
+}
+
+/// What a name stands for.
 fn reference<R, T>(
     at: &str,
     kind: &str,
@@ -175,7 +211,7 @@ fn reference<R, T>(
         None if raw.is_empty() => format!("; the site has no {kind}s"),
         None => String::new(),
     };
-    faults.add(format!("{at}.{kind}"), format!("no {kind} named {}{hint}", quote(name)));
+    faults.add(at, format!("no {kind} named {}{hint}", quote(name)));
     None
 }
 

@@ -53,15 +53,21 @@ fn the_example_is_valid_and_means_what_it_says() {
     assert_eq!((key.headers()[0].as_str(), &*key.cookies()[0]), ("x-device", "lang"));
     let compress = site.routes[2].cache.compress.as_ref().unwrap();
     assert_eq!((compress.min, &compress.codings[..]), (2048, &[Coding::Brotli, Coding::Gzip][..]));
-    let Target::Handler { handler, origin: Some(_) } = &site.routes[3].target else {
+    let Target::Handler { chain, origin: Some(_) } = &site.routes[3].target else {
         panic!("no handler")
     };
+    assert_eq!(&**chain.name(), "greet");
+    let handler = chain.first().unwrap();
     assert_eq!(handler.limits, crate::site::HandlerLimits::default());
     assert_eq!(handler.config["greeting.length"], "short");
     assert!(handler.grants.iter().eq(&Grant::ALL));
     assert_eq!(site.debug_tokens, [[0x0f; 32]]);
     assert_eq!(site.routes[3].cache.position, CachePosition::Behind);
-    assert_eq!(site.routes[7].index, 7);
+    let Target::Handler { chain, origin: Some(_) } = &site.routes[4].target else {
+        panic!("no handlers")
+    };
+    assert_eq!(&**chain.name(), "auth>greet");
+    assert_eq!(site.routes[8].index, 8);
     // What is sent is what was written.
     let again = SiteDocument::from_json(document.to_json().as_bytes()).unwrap();
     assert_eq!(again, document);
@@ -315,6 +321,91 @@ fn what_takes_a_failing_handlers_place() {
     let window = site("'stale'", &format!("origin='web'\n{own}")).unwrap().routes[0].cache.clone();
     assert_eq!(window.stale_if_error, Some(Duration::from_secs(5)));
     assert_eq!(site("'error'", before).unwrap().routes[0].cache.stale_if_error, None);
+}
+
+#[test]
+fn what_takes_a_failing_links_place() {
+    let told = |auth: &str, greet: &str, route: &str| {
+        let text = with(&format!(
+            "{greet}\n[handlers.auth]\ncomponent='auth.wasm'\n{auth}\n\
+             [[routes]]\npath='/*'\nhandlers=['auth', 'greet']\n{route}"
+        ));
+        Site::from_toml(&text, Context::Standalone).map(|(_, site)| site)
+    };
+    let faults = |auth: &str, greet: &str, route: &str| match told(auth, greet, route) {
+        Ok(_) => Vec::new(),
+        Err(faults) => faults.0.iter().map(ToString::to_string).collect(),
+    };
+    let (bypass, stale) = ("on_failure='bypass'", "on_failure='stale'");
+    let before = "cache={ position='before' }";
+    // The next one takes the place of the first, the origin that of the last.
+    assert_eq!(faults(bypass, "", ""), [""; 0]);
+    one(
+        &faults("", bypass, ""),
+        "handlers.greet.on_failure: \"bypass\" needs an origin; routes[0]",
+    );
+    assert_eq!(faults(bypass, bypass, "origin='web'"), [""; 0]);
+    // The cache stands before the first alone.
+    one(&faults(stale, "", ""), "handlers.auth.on_failure: \"stale\" needs a cache before");
+    one(&faults("", stale, before), "handlers.greet.on_failure: \"stale\" needs a cache before");
+    let window = |auth, greet| told(auth, greet, before).unwrap().routes[0].cache.stale_if_error;
+    assert_eq!(window(stale, ""), Some(BreakerLimits::STALE));
+    assert_eq!(window("", ""), None);
+}
+
+#[test]
+fn a_chain_of_handlers() {
+    let names = |count: usize| (0..count).map(|n| format!("'h{n}'")).collect::<Vec<_>>().join(",");
+    let chain = |fields: &str| {
+        let handlers: String =
+            (0..9).map(|n| format!("[handlers.h{n}]\ncomponent='h.wasm'\n")).collect();
+        let text = with(&format!("{handlers}[[routes]]\npath='/*'\n{fields}"));
+        Site::from_toml(&text, Context::Standalone).map(|(_, site)| site.routes[0].target.clone())
+    };
+    let told = |fields: &str| match chain(fields) {
+        Ok(_) => Vec::new(),
+        Err(faults) => faults.0.iter().map(ToString::to_string).collect(),
+    };
+    for fields in ["handlers=['greet']", "handlers=['h1','greet']\norigin='web'"] {
+        assert_eq!(told(fields), [""; 0], "{fields}");
+    }
+    let Target::Handler { chain, origin } = chain(&format!("handlers=[{}]", names(8))).unwrap()
+    else {
+        panic!("no handlers")
+    };
+    assert_eq!((&**chain.name(), origin), ("h0>h1>h2>h3>h4>h5>h6>h7", None));
+    for (odd, wanted) in [
+        ("handlers=[]", "routes[0].handlers: is empty"),
+        ("handler='greet'\nhandlers=['h1']", "routes[0].handlers: stands beside handler"),
+        ("handlers=['h1','h2','h1']", "routes[0].handlers[2]: \"h1\" is there already"),
+        (
+            "handlers=['h1','gret']",
+            "routes[0].handlers[1]: no handler named \"gret\"; did you mean \"greet\"?",
+        ),
+        ("handlers=['h1']\nredirect={to='/a'}", "several targets"),
+        ("handlers=['h1']\nstatic={}", "several targets"),
+        ("handlers='h1'", "routes[0].handlers: invalid type"),
+        ("handlers=['h1']\ncache={ position='behind' }", "needs an origin in this route"),
+    ] {
+        one(&told(odd), wanted);
+    }
+    one(&told(&format!("handlers=[{}]", names(9))), "handlers: 9 entries; at most 8");
+}
+
+#[test]
+fn hosts_of_origins_are_no_sites_and_need_no_leave() {
+    for domain in ["web.origin.alt", "origin.alt", "*.origin.alt", "*.a.ORIGIN.alt.", "*.alt"] {
+        let text = with("[[routes]]\npath='/*'\norigin='web'").replace("shop.example", domain);
+        for context in [Context::Standalone, Context::Fleet] {
+            let found = faults(&text, context);
+            let told = found.iter().filter(|fault| fault.starts_with("domains[0]: ")).count();
+            assert_eq!(told, 1, "{domain}: {found:#?}");
+        }
+    }
+    let text = with("fetch=['web.Origin.alt:8080']\n[[routes]]\npath='/*'\nhandler='greet'");
+    one(&faults(&text, Context::Standalone), "handlers.greet.fetch[0]: ");
+    let text = with("fetch=['origin.alt.example']\n[[routes]]\npath='/*'\nhandler='greet'");
+    assert_eq!(faults(&text, Context::Standalone), [""; 0]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A handler in Rust for `wasi:http/handler@0.3`: a greeting, a streaming echo, a fetch of the site's own
 //! paths, and ways to end badly. What `/count` says shows whether an instance serves more than one request.
+//! With `PASS` in its environment it stands before other handlers, and passes everything on.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,6 +18,9 @@ static SERVED: AtomicU32 = AtomicU32::new(0);
 impl wasip3::exports::http::handler::Guest for Hello {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let served = SERVED.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Ok(name) = std::env::var("PASS") {
+            return pass(request, &name).await;
+        }
         let target = request.get_path_with_query().unwrap_or_else(|| "/".into());
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         match path {
@@ -97,10 +101,30 @@ async fn fetch(request: Request, query: &str) -> Result<Response, ErrorCode> {
     ask.set_scheme(Some(&request.get_scheme().unwrap_or(Scheme::Http))).map_err(refused)?;
     ask.set_authority(request.get_authority().as_deref()).map_err(refused)?;
     ask.set_path_with_query(Some(path)).map_err(refused)?;
-    let answer = client::send(ask).await?;
+    stream_on(client::send(ask).await?, "hello")
+}
+
+/// Passes a request on, content and trailers included, while they are still coming in.
+async fn pass(request: Request, name: &str) -> Result<Response, ErrorCode> {
+    let (method, path) = (request.get_method(), request.get_path_with_query());
+    let (scheme, authority) = (request.get_scheme(), request.get_authority());
+    let headers = request.get_headers().clone();
+    let (_, done) = wit_future::new(|| Ok(()));
+    let (content, trailers) = Request::consume_body(request, done);
+    let (ask, _) = Request::new(headers, Some(content), trailers, None);
+    let refused = |()| ErrorCode::HttpRequestUriInvalid;
+    ask.set_method(&method).map_err(refused)?;
+    ask.set_scheme(scheme.as_ref()).map_err(refused)?;
+    ask.set_authority(authority.as_deref()).map_err(refused)?;
+    ask.set_path_with_query(path.as_deref()).map_err(refused)?;
+    stream_on(client::send(ask).await?, name)
+}
+
+/// An answer with one more field, its content and trailers as they come.
+fn stream_on(answer: Response, name: &str) -> Result<Response, ErrorCode> {
     let status = answer.get_status_code();
     let headers = answer.get_headers().clone();
-    headers.append("x-handler", b"hello").map_err(|_| ErrorCode::InternalError(None))?;
+    headers.append("x-handler", name.as_bytes()).map_err(|_| ErrorCode::InternalError(None))?;
     let (_, done) = wit_future::new(|| Ok(()));
     let (content, trailers) = Response::consume_body(answer, done);
     let (response, _) = Response::new(headers, Some(content), trailers);
