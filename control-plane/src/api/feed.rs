@@ -1,22 +1,20 @@
 //! The feed: one open request of an edge, answered with a JSON line for each change. Every stream
 //! reads on from its own place, so what is slow to read costs no more than its own small buffer.
 
+use super::request::answer_lines;
 use super::{App, Failure};
 use crate::auth::Caller;
 use crate::fleet::Connected;
 use crate::publish::Entry;
 use crate::store::encode;
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderValue, Uri, header};
+use axum::http::Uri;
 use axum::response::Response;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
 use verge_config::Revision;
 use verge_config::feed::{FeedLine, HEARTBEAT_SECONDS};
 
@@ -74,12 +72,7 @@ pub(super) async fn stream(
     tracing::info!(edge, since = since.0, "feed opened");
     let stream = Stream { app, edge, lines, position, asked: 0, _connected: connected };
     tokio::spawn(stream.run(hello));
-    let body = Body::from_stream(ReceiverStream::new(receiver).map(Ok::<_, Infallible>));
-    let mut response = Response::new(body);
-    let fields = response.headers_mut();
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(answer_lines(receiver))
 }
 
 // === impl Stream ===

@@ -1,6 +1,6 @@
 //! Live tails: the stream to whoever reads, and the batches of the edges.
 
-use super::request::{answer, body, json, parameter, parameters};
+use super::request::{answer, answer_lines, body, json, parameter, parameters};
 use super::{App, Failure};
 use crate::auth::Caller;
 use crate::clock::now_ms;
@@ -8,15 +8,12 @@ use crate::tails::{Open, encode};
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
 use verge_config::tail::{
     ALIVE_SECONDS, Batch, Filter, MAX_EDGES, MAX_NAME_BYTES, MAX_PATH_BYTES, RENEW_SECONDS,
     TailLine, Taken, WHOLE,
@@ -69,12 +66,7 @@ pub(super) async fn stream(
     let refused = BTreeSet::new();
     let stream = Stream { app, caller, site, open, lines, refused, renewed: now, took: now };
     tokio::spawn(stream.run());
-    let body = Body::from_stream(ReceiverStream::new(receiver).map(Ok::<_, Infallible>));
-    let mut response = Response::new(body);
-    let fields = response.headers_mut();
-    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(answer_lines(receiver))
 }
 
 pub(super) async fn events(

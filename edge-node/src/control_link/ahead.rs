@@ -25,12 +25,17 @@ pub(super) struct Ahead {
 pub(super) struct Waiting {
     /// As it came.
     pub(super) line: Bytes,
+    /// As it reads.
+    pub(super) read: ReadLine,
     /// When it came.
     pub(super) arrived: Instant,
     /// What was prepared for it.
     pub(super) prepared: Option<Prepared>,
     concern: Concern,
 }
+
+/// What a line says, or why nobody can tell.
+pub(super) type ReadLine = Result<FeedLine, serde_json::Error>;
 
 /// Whom a line is about.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,37 +66,39 @@ impl Ahead {
         self.waiting.len() < MAX_LINES && self.bytes < MAX_BYTES
     }
 
-    /// Takes a line that has come. Gives it back, read, where it need not wait: nothing before it is about
+    /// Takes a line that has come. Gives what it says where it need not wait: nothing before it is about
     /// its site. What has a revision still has its turn later.
     pub(super) fn push(&mut self, line: Bytes, arrived: Instant) -> Option<FeedLine> {
+        let read: ReadLine = serde_json::from_slice(&line);
+        let mut concern = read.as_ref().map_or(Concern::Everybody, Concern::of);
         let mut passes = None;
-        let mut concern = Concern::Everybody;
-        if let Ok(read) = serde_json::from_slice::<FeedLine>(&line) {
-            concern = Concern::of(&read);
-            if !self.is_empty() && self.may_pass(&read, &concern) {
-                if matches!(read, FeedLine::Question(_)) {
-                    return Some(read);
-                }
-                passes = Some(read);
-                concern = Concern::Nobody;
+        if let Ok(said) = &read
+            && !self.is_empty()
+            && self.may_pass(said, &concern)
+        {
+            passes = Some(said.clone());
+            if matches!(said, FeedLine::Question(_)) {
+                return passes;
             }
+            concern = Concern::Nobody;
         }
         self.bytes += line.len();
-        self.waiting.push_back(Waiting { line, arrived, prepared: None, concern });
+        self.waiting.push_back(Waiting { line, read, arrived, prepared: None, concern });
         passes
     }
 
     /// The line whose turn it is. `prepare` says what is to be prepared for one before that.
     pub(super) fn next(
         &mut self,
-        prepare: impl FnOnce(&Bytes) -> Option<futures::future::BoxFuture<'static, Prepared>>,
+        prepare: impl FnOnce(&FeedLine) -> Option<futures::future::BoxFuture<'static, Prepared>>,
     ) -> Option<Waiting> {
         if self.is_preparing() {
             return None;
         }
         let first = self.waiting.front()?;
         if first.prepared.is_none()
-            && let Some(work) = prepare(&first.line)
+            && let Ok(said) = &first.read
+            && let Some(work) = prepare(said)
         {
             self.preparing.spawn(work);
             return None;

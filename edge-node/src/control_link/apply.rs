@@ -5,6 +5,7 @@
 mod purges;
 
 use super::PurgeSink;
+use super::ahead::ReadLine;
 use super::blobs::Blobs;
 use super::build::{BuildError, Builder, Prepared, Ready, Wanted, components_of};
 use super::client::ClientError;
@@ -149,11 +150,15 @@ impl Applier {
         }
     }
 
-    /// Brings one line into force. `arrived` is when it was read.
-    pub(super) async fn line(&mut self, line: &[u8], arrived: Instant) -> Result<(), ApplyError> {
-        let line_read = serde_json::from_slice(line);
-        self.is_urgent |= !matches!(line_read, Ok(FeedLine::Entry(_)));
-        match line_read {
+    /// Brings one line into force. `arrived` is when it came.
+    pub(super) async fn line(
+        &mut self,
+        line: &[u8],
+        read: ReadLine,
+        arrived: Instant,
+    ) -> Result<(), ApplyError> {
+        self.is_urgent |= !matches!(read, Ok(FeedLine::Entry(_)));
+        match read {
             Ok(FeedLine::Hello { head, flush, history }) => self.hello(head, flush, history)?,
             Ok(FeedLine::Site { revision, site, version, document }) => {
                 self.site(Wanted { revision, site, version, document }).await?;

@@ -155,7 +155,7 @@ async fn stream(
         let (began, mut count) = (Instant::now(), 0);
         while let Some(due) = ahead.next(|line| applier.preparation(line)) {
             applier.prepared = due.prepared.unwrap_or_default();
-            applier.line(&due.line, due.arrived).await?;
+            applier.line(&due.line, due.read, due.arrived).await?;
             count += 1;
             if count >= BATCH_LINES || began.elapsed() >= BATCH_TIME {
                 break;

@@ -2,7 +2,6 @@
 
 use super::super::build::Prepared;
 use super::Applier;
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -61,12 +60,12 @@ impl Applier {
     /// take as long to compile as a tenant likes.
     pub(in super::super) fn preparation(
         &self,
-        line: &Bytes,
+        line: &FeedLine,
     ) -> Option<BoxFuture<'static, Prepared>> {
-        let documents = match serde_json::from_slice(line).ok()? {
-            FeedLine::Site { document, .. } => vec![document],
+        let documents: Vec<_> = match line {
+            FeedLine::Site { document, .. } => vec![Arc::clone(document)],
             FeedLine::Previews(previews) => {
-                previews.previews.into_iter().map(|preview| preview.document).collect()
+                previews.previews.iter().map(|preview| Arc::clone(&preview.document)).collect()
             }
             _ => return None,
         };

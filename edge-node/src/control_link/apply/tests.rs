@@ -70,7 +70,9 @@ impl Bench {
 }
 
 async fn say(applier: &mut Applier, line: &Value) -> Result<(), ApplyError> {
-    applier.line(line.to_string().as_bytes(), Instant::now()).await
+    let line = line.to_string();
+    let read = serde_json::from_str(&line);
+    applier.line(line.as_bytes(), read, Instant::now()).await
 }
 
 fn hello(head: u64) -> Value {
