@@ -5,6 +5,7 @@ pub mod admin;
 pub mod admit;
 pub mod body;
 pub mod control_link;
+pub mod countries;
 pub mod front;
 pub mod handlers;
 pub mod kv;

@@ -54,6 +54,9 @@ struct Flags {
     /// A file of secrets for the handlers (NAME = "value"), which its owner alone may read.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     secrets: Option<PathBuf>,
+    /// A database of countries in the MaxMind DB format, for handlers that ask where a visitor is.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    country_database: Option<PathBuf>,
     /// Write a JSON line for each request to standard output.
     #[arg(long)]
     access_log: bool,
@@ -165,6 +168,7 @@ fn read_config(flags: &Flags) -> Result<EdgeConfig> {
         disk: flags.disk,
         access_log: flags.access_log,
         secrets: flags.secrets.clone(),
+        country_database: flags.country_database.clone(),
     };
     EdgeConfig::standalone(standalone).context("the flags are not valid")
 }

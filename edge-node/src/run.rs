@@ -7,6 +7,7 @@ use crate::control_link::{
     Builder, Fleet, FleetError, FleetSettings, LinkStatus, LocalPurges, PurgeLog, PurgeSink,
     Standalone, StandaloneError, UsageReporter, Witness,
 };
+use crate::countries::{Countries, CountriesError};
 use crate::handlers::UsageBook;
 use crate::kv::{Alone, Kv};
 use crate::listen::{CertificateError, CertificateFiles, Certificates, Limits, Listeners};
@@ -85,6 +86,9 @@ pub enum RunError {
     /// The secrets cannot be had.
     #[error("secrets: {0}")]
     Secrets(#[from] SecretsError),
+    /// The database of countries cannot be used.
+    #[error("country_database: {0}")]
+    Countries(#[from] CountriesError),
     /// The cache's disk tier cannot be used.
     #[error("the cache's disk: {0}")]
     Disk(#[from] DiskError),
@@ -141,6 +145,8 @@ pub async fn run_with(
     // One provider in the whole program; whoever came first may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let certificates = certificates(&config)?;
+    let countries = config.country_database.as_deref().map(Countries::open).transpose()?;
+    let countries = countries.map(Arc::new);
     if options.check {
         return check(&config, &options).await;
     }
@@ -162,6 +168,7 @@ pub async fn run_with(
         origins: Arc::clone(&origins),
         tails,
         kv: link.kv(config.handlers.kv),
+        countries: countries.clone(),
     });
     let hooks = Arc::new(Hooks {
         edge: Arc::clone(&edge),
@@ -177,7 +184,7 @@ pub async fn run_with(
     let listeners = Listeners::new(edge, limits(&config), shutdown.clone());
     // Taken before anyone knows of us: a SIGHUP that nobody takes would end the process.
     if let Ok(hangup) = signal(SignalKind::hangup()) {
-        let reload = reload_on_hangup(hangup, certificates.clone(), files(&config));
+        let reload = reload_on_hangup(hangup, certificates.clone(), files(&config), countries);
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(reload));
     }
     let admin = sockets.serve(&listeners, certificates, hooks, &shutdown);
@@ -284,18 +291,24 @@ fn files(config: &EdgeConfig) -> Vec<CertificateFiles> {
     pairs.map(|pair| CertificateFiles { chain: pair.cert.clone(), key: pair.key.clone() }).collect()
 }
 
-/// SIGHUP: the certificates are read again; the ones in force stay when a new one cannot be used. An
-/// edge without any has nothing to read again.
+/// SIGHUP: the certificates and the database of countries are read again; the ones in force stay when a new
+/// one cannot be used. An edge without any has nothing to read again.
 async fn reload_on_hangup(
     mut hangup: Signal,
     certificates: Option<Arc<Certificates>>,
     files: Vec<CertificateFiles>,
+    countries: Option<Arc<Countries>>,
 ) {
     while hangup.recv().await.is_some() {
         match certificates.as_ref().map(|certificates| certificates.reload(&files)) {
             None => tracing::info!("there are no certificates to be read again"),
             Some(Ok(())) => tracing::info!("certificates read again"),
             Some(Err(error)) => tracing::error!(%error, "the certificates in force stay"),
+        }
+        match countries.as_ref().map(|countries| countries.reload()) {
+            None => {}
+            Some(Ok(())) => tracing::info!("the database of countries was read again"),
+            Some(Err(error)) => tracing::error!(%error, "the database of countries in force stays"),
         }
     }
 }

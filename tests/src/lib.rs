@@ -6,6 +6,7 @@
 
 pub mod bridge;
 pub mod control;
+pub mod countries;
 pub mod edge;
 pub mod generated;
 pub mod http1;

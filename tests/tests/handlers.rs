@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 use serde_json::json;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use verge_tests::process::{binary, guest};
 use verge_tests::tls::{self, Certificate};
 use verge_tests::wait::within;
-use verge_tests::{Control, Edge, Http1, Origin, answer, site, until};
+use verge_tests::{Control, Edge, Http1, Origin, answer, countries, site, until};
 
 const FRESH: &[(&str, &str)] = &[("Cache-Control", "max-age=3600")];
 
@@ -283,6 +284,36 @@ async fn an_encrypted_connection_is_known_to_a_handler() {
     }
     // Without a file of secrets there are none.
     assert_eq!(said(&edge, "/secrets?name=KEY").await, "Ok(None)");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_visitor_is_in_the_country_that_the_operators_database_names() {
+    let (origin, folder) = (tagged().await, tempfile::tempdir().unwrap());
+    let path = folder.path().join("countries.mmdb");
+    let arguments = ["--country-database", path.to_str().unwrap()];
+    let here = |code| (IpAddr::from([127, 0, 0, 0]), 8, code);
+    let elsewhere = (IpAddr::from([192, 0, 2, 0]), 24, "FR");
+    countries::write(&path, &[elsewhere, here("DE")]);
+    let edge = capable_edge(&origin, folder.path(), &arguments).await;
+    let told = said(&edge, "/client").await;
+    assert!(told.contains("country: Some(\"DE\")"), "{told}");
+    // Another file takes its place at SIGHUP; what is no database does not.
+    let read_again = async |expected: &str| {
+        edge.process.signal("-HUP").unwrap();
+        until(expected, || async { edge.process.output().contains(expected).then_some(()) }).await;
+        said(&edge, "/client").await
+    };
+    std::fs::write(&path, "no database").unwrap();
+    let told = read_again("the database of countries in force stays").await;
+    assert!(told.contains("country: Some(\"DE\")"), "{told}");
+    countries::write(&path, &[elsewhere]);
+    let told = read_again("the database of countries was read again").await;
+    assert!(told.contains("country: None"), "{told}");
+    countries::write(&path, &[here("de")]);
+    drop(edge);
+    let edge = capable_edge(&origin, folder.path(), &arguments).await;
+    let told = said(&edge, "/client").await;
+    assert!(told.contains("country: None"), "not a code: {told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -117,6 +117,11 @@ const ROOM_ARROWS: &[(&str, &[&str], &str)] = &[
         "which copies are good is decided by revisions",
     ),
     (
+        "edge-node/src/countries.rs",
+        &["tokio", "hyper", "crate::", "tracing"],
+        "where an address is, is read from a file and told to nobody",
+    ),
+    (
         "edge-node/src/secrets.rs",
         &["tokio", "crate::serve", "crate::control_link", "tracing"],
         "a file of secrets is read, and told to nobody",

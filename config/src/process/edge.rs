@@ -41,6 +41,8 @@ pub struct EdgeConfig {
     pub handlers: HandlerHost,
     /// The file of its sites' secrets; only where the sites' author and the operator are one person.
     pub secrets: Option<PathBuf>,
+    /// The database by which handlers are told the country of a visitor, in the MaxMind DB format.
+    pub country_database: Option<PathBuf>,
 }
 
 /// Where an edge's sites come from.
@@ -166,6 +168,8 @@ pub struct Standalone {
     pub access_log: bool,
     /// `--secrets`.
     pub secrets: Option<PathBuf>,
+    /// `--country-database`.
+    pub country_database: Option<PathBuf>,
 }
 
 // === impl EdgeConfig ===
@@ -229,6 +233,7 @@ impl EdgeConfig {
             limits: EdgeLimits::default(),
             handlers: HandlerHost::default(),
             secrets: flags.secrets,
+            country_database: flags.country_database,
         };
         faults.or(config)
     }

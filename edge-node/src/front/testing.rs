@@ -36,6 +36,7 @@ pub(super) fn context(limits: Limits) -> Context {
         origins: settings,
         tails: Arc::new(Tails::new(Arc::from("test-edge"), None)),
         kv: Arc::new(Kv::Alone(Alone::new(1 << 20))),
+        countries: None,
     };
     Context {
         edge: Arc::new(edge),

@@ -343,11 +343,12 @@ impl Host for Outside {
     fn visitor(&self) -> Result<Visitor, Unavailable> {
         let connection = &self.way.connection;
         let tls = connection.tls.as_ref();
+        let address = connection.peer.ip().to_canonical();
         Ok(Visitor {
-            address: connection.peer.ip().to_canonical(),
+            address,
             is_https: tls.is_some(),
             tls: tls.map(|facts| Tls { version: facts.version, server_name: facts.sni.clone() }),
-            country: None,
+            country: self.guest.edge.countries.as_ref().and_then(|known| known.of(address)),
             edge: Arc::clone(&self.guest.edge.id),
         })
     }

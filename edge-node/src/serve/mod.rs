@@ -21,6 +21,7 @@ pub use upgrade::{Passage, Switched};
 use crate::admit;
 use crate::body::Body;
 use crate::body::file::FilePart;
+use crate::countries::Countries;
 use crate::kv::Kv;
 use crate::listen::Connection;
 use crate::origin::{EndsUnannounced, Hop, Interim, OriginPool, OriginSettings};
@@ -63,6 +64,8 @@ pub struct Edge {
     pub tails: Arc<Tails>,
     /// The key-value stores of the sites.
     pub kv: Arc<Kv>,
+    /// In which country visitors are; nobody knows without a database.
+    pub countries: Option<Arc<Countries>>,
 }
 
 /// One request, as a front read it.

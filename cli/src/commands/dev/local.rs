@@ -164,5 +164,6 @@ fn edge_config(
         limits: EdgeLimits { drain: Duration::from_secs(1), ..EdgeLimits::default() },
         handlers: HandlerHost::default(),
         secrets: secrets(args),
+        country_database: None,
     }
 }

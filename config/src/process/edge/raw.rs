@@ -36,6 +36,7 @@ pub(super) struct Raw {
     access_log: bool,
     limits: RawLimits,
     handlers: RawHandlers,
+    country_database: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -116,6 +117,7 @@ impl Raw {
             limits: self.limits.check(faults),
             handlers: self.handlers.check(faults),
             secrets: None,
+            country_database: self.country_database,
         }
     }
 
