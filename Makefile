@@ -34,5 +34,5 @@ check: setup ## format, lints, licences and advisories, structure
 
 bench: setup guests ## compare with nginx, Varnish, HAProxy, Traffic Server, wasmtime, side by side
 	@scripts/setup.sh bench
-	$(CARGO) build --locked --release -p verge-edge -p verge-control --bins
+	$(CARGO) build --locked --release -p verge-edge -p verge-control -p verge-bench-sandbox --bins
 	@python3 bench/run.py --bin target/release $(ARGS)

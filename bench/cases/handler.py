@@ -2,11 +2,14 @@
 handler in front of the cache against the handler alone.
 """
 
+import re
 import shutil
+import statistics
+import subprocess
 
 import measure
-from machine import ROOT, Server, find, free_port, say
-from measure import Goal
+from machine import ROOT, SERVER_CORE, Server, fail, find, free_port, pinned, say
+from measure import Goal, Result
 
 BUILT = ROOT / "wasm-handlers" / "guests" / "build"
 # Component, what `wasmtime serve` needs for it, what the case is to reach.
@@ -19,6 +22,7 @@ CASES = {
     "handler": "a handler's request, no cache, a fresh instance each, against `wasmtime serve`",
     "handler-p3": "the same by `wasi:http/handler@0.3`, where instances serve again",
     "handler-js": "the same in JavaScript",
+    "handler-start": "a call through the sandbox alone: instantiate, run, tear down",
     "handler-hits": "a handler that fetches a cached object of its site, against the handler alone",
 }
 
@@ -43,6 +47,25 @@ def against_wasmtime(bench, case):
         return measure.compare(case, measure.interleave(servers, bench.rounds, one_round), goal)
 
 
+def start(bench, case):
+    """The sandbox without an edge and without sockets. The 50th percentile is held against the goal of the start and
+    the end of an instance; the request and the guest's own code come on top."""
+    program = bench.binaries / "verge-bench-sandbox"
+    command = pinned(SERVER_CORE, [program, BUILT / "hello-rust.wasm", "/hello", str(bench.seconds)])
+    rounds = []
+    for _ in range(bench.rounds):
+        done = subprocess.run(command, capture_output=True, text=True)
+        told = re.search(r"p50 ([\d.]+) µs, p99 ([\d.]+) µs", done.stdout)
+        if not told:
+            fail(f"{program}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        rounds.append({"p50_us": float(told[1]), "p99_us": float(told[2])})
+    p50, p99 = (statistics.median(each[key] for each in rounds) for key in ("p50_us", "p99_us"))
+    note = f"p99 {p99:.1f} µs (goal ≤ 60)"
+    return Result(
+        case, "µs", {"verge": p50}, p50, Goal(15, at_most=True), rounds={"verge": rounds}, note=note
+    )
+
+
 def over_hits(bench, case):
     with bench.stage() as stage:
         shutil.copy(BUILT / "hello-rust.wasm", stage.folder)
@@ -65,5 +88,7 @@ def run(bench, names):
             say(f"no example handlers: run `make guests`; no case {name}")
         elif name in PEERED:
             yield against_wasmtime(bench, name)
+        elif name == "handler-start":
+            yield start(bench, name)
         else:
             yield over_hits(bench, name)

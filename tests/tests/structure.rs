@@ -18,6 +18,7 @@ const CRATE_ARROWS: &[(&str, &[&str])] = &[
     ("control-plane", &["verge-config"]),
     ("cli", &["verge-config", "verge-cache", "verge-handlers", "verge-edge", "verge-control"]),
     ("tests", &["verge-config"]),
+    ("bench/sandbox", &["verge-config", "verge-handlers"]),
 ];
 
 /// What a room may not touch: a folder or file, words that its code must not hold, and why.
