@@ -1,16 +1,17 @@
 //! Puts an edge together from its configuration, runs it, and drains it. Decides nothing about requests.
 
 mod hooks;
+mod renewed;
 mod sockets;
 
 use crate::control_link::{
     Builder, Fleet, FleetError, FleetSettings, LinkStatus, LocalPurges, PurgeLog, PurgeSink,
     Standalone, StandaloneError, UsageReporter, Witness,
 };
-use crate::countries::{Countries, CountriesError};
+use crate::countries::CountriesError;
 use crate::handlers::UsageBook;
 use crate::kv::{Alone, Kv};
-use crate::listen::{CertificateError, CertificateFiles, Certificates, Limits, Listeners};
+use crate::listen::{CertificateError, Limits, Listeners};
 use crate::origin::{OriginSettings, Resolver, native_roots};
 use crate::secrets::{self, SecretsError};
 use crate::serve::Edge;
@@ -18,13 +19,14 @@ use crate::snapshot::{Snapshot, SnapshotCell};
 use crate::tail::Tails;
 use crate::telemetry;
 use hooks::Hooks;
+use renewed::Renewed;
 use sockets::{Sockets, tell, write_addresses};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use verge_cache::{Cache, DiskError, DiskSettings, Settings};
@@ -144,9 +146,7 @@ pub async fn run_with(
 ) -> Result<(), RunError> {
     // One provider in the whole program; whoever came first may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let certificates = certificates(&config)?;
-    let countries = config.country_database.as_deref().map(Countries::open).transpose()?;
-    let countries = countries.map(Arc::new);
+    let renewed = Renewed::read(&config)?;
     if options.check {
         return check(&config, &options).await;
     }
@@ -168,26 +168,23 @@ pub async fn run_with(
         origins: Arc::clone(&origins),
         tails,
         kv: link.kv(config.handlers.kv),
-        countries: countries.clone(),
+        countries: renewed.countries.clone(),
     });
     let hooks = Arc::new(Hooks {
         edge: Arc::clone(&edge),
         status: link.status(),
         purges: link.purges(),
         log,
-        control: match &config.source {
-            Source::Control { url, .. } => url.clone(),
-            Source::SiteFile(_) => String::new(),
-        },
+        control: control(&config).to_owned(),
     });
     link.put_questions_to(hooks.clone());
     let listeners = Listeners::new(edge, limits(&config), shutdown.clone());
     // Taken before anyone knows of us: a SIGHUP that nobody takes would end the process.
     if let Ok(hangup) = signal(SignalKind::hangup()) {
-        let reload = reload_on_hangup(hangup, certificates.clone(), files(&config), countries);
+        let reload = renewed.clone().at(hangup);
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(reload));
     }
-    let admin = sockets.serve(&listeners, certificates, hooks, &shutdown);
+    let admin = sockets.serve(&listeners, renewed.certificates, hooks, &shutdown);
     if let Some(path) = &options.port_file {
         write_addresses(path, &addresses)?;
     }
@@ -279,37 +276,11 @@ fn builder(
         .with_handlers(&config.handlers, usage))
 }
 
-fn certificates(config: &EdgeConfig) -> Result<Option<Arc<Certificates>>, RunError> {
-    if config.listen.https.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(Arc::new(Certificates::load(&files(config))?)))
-}
-
-fn files(config: &EdgeConfig) -> Vec<CertificateFiles> {
-    let pairs = config.certificates.iter();
-    pairs.map(|pair| CertificateFiles { chain: pair.cert.clone(), key: pair.key.clone() }).collect()
-}
-
-/// SIGHUP: the certificates and the database of countries are read again; the ones in force stay when a new
-/// one cannot be used. An edge without any has nothing to read again.
-async fn reload_on_hangup(
-    mut hangup: Signal,
-    certificates: Option<Arc<Certificates>>,
-    files: Vec<CertificateFiles>,
-    countries: Option<Arc<Countries>>,
-) {
-    while hangup.recv().await.is_some() {
-        match certificates.as_ref().map(|certificates| certificates.reload(&files)) {
-            None => tracing::info!("there are no certificates to be read again"),
-            Some(Ok(())) => tracing::info!("certificates read again"),
-            Some(Err(error)) => tracing::error!(%error, "the certificates in force stay"),
-        }
-        match countries.as_ref().map(|countries| countries.reload()) {
-            None => {}
-            Some(Ok(())) => tracing::info!("the database of countries was read again"),
-            Some(Err(error)) => tracing::error!(%error, "the database of countries in force stays"),
-        }
+/// The control plane's URL; empty where there is none.
+fn control(config: &EdgeConfig) -> &str {
+    match &config.source {
+        Source::Control { url, .. } => url,
+        Source::SiteFile(_) => "",
     }
 }
 
@@ -327,10 +298,7 @@ fn limits(config: &EdgeConfig) -> Limits {
 }
 
 fn origin_settings(config: &EdgeConfig, addresses: &Addresses) -> OriginSettings {
-    let control = match &config.source {
-        Source::Control { url, .. } => addresses_in(url),
-        Source::SiteFile(_) => Vec::new(),
-    };
+    let control = addresses_in(control(config));
     let own = addresses.http.iter().chain(&addresses.https).chain(&addresses.admin).chain(&control);
     OriginSettings {
         allow_private: config.allow_private_origins,

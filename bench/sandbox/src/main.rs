@@ -69,8 +69,7 @@ async fn main() {
     }
     let rate = times.len() as f64 / began.elapsed().as_secs_f64();
     times.sort();
-    let at = |share: f64| {
-        times[((times.len() - 1) as f64 * share) as usize].as_nanos() as f64 / 1000.0
-    };
+    let at =
+        |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_nanos() as f64 / 1000.0;
     println!("{rate:.0} requests/s; p50 {:.1} µs, p99 {:.1} µs", at(0.5), at(0.99));
 }

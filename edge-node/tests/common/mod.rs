@@ -72,6 +72,7 @@ pub async fn serve_with(site: &str, limits: Limits) -> Served {
         cache: Cache::new(Settings::default()),
         origins: settings,
         tails: Arc::new(Tails::new(Arc::from("test-edge"), None)),
+        countries: None,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
