@@ -155,6 +155,7 @@ async fn what_is_of_another_type_is_told_and_never_reaches_the_host() {
         ("negative", "ttl must be a number of seconds, not -1"),
         ("none", "ttl must be a number of seconds, not NaN"),
         ("wrapped", "out of bounds: 1 to 31536000"),
+        ("large", "out of bounds: 1 to 31536000"),
         ("tags", "tags must be an array, not string"),
         ("tag", "tags[1] must be a string, not null"),
         ("pair", "entries[0] must be an array, not string"),

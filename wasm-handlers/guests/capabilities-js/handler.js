@@ -101,7 +101,7 @@ const acts = {
   },
 };
 
-/** What is of another type than it should be. */
+/** What is of another type than it should be, or a number that the interface does not hold. */
 const odd = {
   key: () => cache.get(7),
   value: () => cache.put("k", { a: 1 }, { ttl: 60 }),
@@ -109,8 +109,9 @@ const odd = {
   ttl: () => cache.put("k", "v", { ttl: "60" }),
   negative: () => cache.put("k", "v", { ttl: -1 }),
   none: () => cache.put("k", "v", { ttl: Number.NaN }),
-  // One that a bare number of 32 bits would take for 60 s.
+  // Those that the bindings by themselves would take for 60 s and for 24 days.
   wrapped: () => cache.put("k", "v", { ttl: 2 ** 32 + 60 }),
+  large: () => cache.put("k", "v", { ttl: 2 ** 31 + 1 }),
   tags: () => cache.purge("prices"),
   tag: () => cache.purge(["prices", null]),
   pair: () => kv.open().setMany(["k", "v"]),

@@ -7,7 +7,8 @@
 
 import { VergeError } from "./error.js";
 
-const MOST = 2 ** 32 - 1;
+/** The most that the bindings hand over as it is; of a larger number they make another. */
+const MOST = 2 ** 31 - 1;
 
 /**
  * A string.
