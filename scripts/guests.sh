@@ -67,7 +67,7 @@ built() {
     sum_of "$1" >"$out/.$1.sum"
 }
 
-# What the lock file of the JavaScript guest pins; the guest in C takes jco from there, too.
+# What the lock file of the JavaScript guest pins; the others in JavaScript and C take their tools from there, too.
 install_js() {
     local source=$guests/hello-js
     cmp -s $source/package-lock.json $source/node_modules/.verge-lock && return
@@ -95,6 +95,17 @@ build_js() {
     built hello-js
 }
 
+# The SDK and the interfaces are links here, and the build follows none out of its folder: it gets what a
+# developer's project has, the files themselves.
+build_capabilities_js() {
+    is_built capabilities-js && return
+    local project=$out/capabilities-js
+    rm -rf $project && cp -rL $guests/capabilities-js $project
+    (cd $project && node ../../hello-js/node_modules/@bytecodealliance/componentize-js/src/cli.js handler.js \
+        --wit wit --world-name handler -o ../capabilities-js.new.wasm >&2)
+    built capabilities-js
+}
+
 build_python() {
     is_built hello-python && return
     install_python hello-python
@@ -119,7 +130,7 @@ build_rust
 install_js
 # Each works on one core.
 builds=()
-for name in build_js build_python build_c; do
+for name in build_js build_capabilities_js build_python build_c; do
     $name &
     builds+=($!)
 done

@@ -37,6 +37,28 @@ async fn javascript() {
     init_deploy_test("js", &["npm", "test"]).await;
 }
 
+/// As the guide says: one line in the world, and the SDK is imported by its path.
+#[tokio::test(flavor = "multi_thread")]
+async fn javascript_with_the_sdk() {
+    let world = World::start().await;
+    world.verge(&["init", "--lang", "js", "my-site"]).await.expect(0);
+    let folder = world.folder.path().join("my-site");
+    reuse_tools(&folder, "js");
+    let handler = "import { config } from \"./verge/index.js\";\n\
+                   addEventListener(\"fetch\", (event) => \
+                   event.respondWith(new Response(config.get(\"greeting\"))));\n";
+    world.write("my-site/handler.js", handler);
+    let site = ["deploy", "--site", "my-site/verge.toml", "--json"];
+    let ran = world.verge(&site).await.expect(1);
+    assert!(ran.err.contains("verge:edge/"), "without the line: {ran:?}");
+
+    let wit = std::fs::read_to_string(folder.join("wit/world.wit")).unwrap();
+    let line = "world handler {\n  include verge:edge/imports@0.1.0;\n";
+    world.write("my-site/wit/world.wit", &wit.replace("world handler {\n", line));
+    let deployed = world.verge(&site).await.expect(0).json();
+    assert_eq!(deployed["active"], true);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn python() {
     init_deploy_test("python", &["python3", "-m", "unittest"]).await;

@@ -4,34 +4,16 @@
 
 mod support;
 
-use std::sync::Arc;
-
-use support::{Recorder, get, granted, handler, roomy, text};
+use support::{Recorder, get, granted, handler, roomy, text, told};
 use verge_config::process::Secret;
 use verge_config::site::{Grant, HandlerLimits};
-use verge_handlers::{End, Ended, Handler, LogLevel, LogLine, LogStream, Tls, Visitor};
+use verge_handlers::{Ended, Handler, LogLevel, LogLine, LogStream, Tls, Visitor};
 
 const GUEST: &str = "capabilities-rust";
 
 /// A handler with every grant.
 async fn all(limits: HandlerLimits, config: &[(&str, &str)]) -> Handler {
     granted(GUEST, limits, config, &Grant::ALL).await
-}
-
-/// What the guest says of a path.
-async fn told(handler: &Handler, host: &Arc<Recorder>, path: &str) -> String {
-    // A host hears of one end: each request has its own, with the same store behind it.
-    let one = Recorder::new();
-    std::mem::swap(&mut *one.cached.lock(), &mut *host.cached.lock());
-    std::mem::swap(&mut *one.entries.lock(), &mut *host.entries.lock());
-    one.secrets.lock().clone_from(&host.secrets.lock());
-    one.visitor.lock().clone_from(&host.visitor.lock());
-    let answer = handler.call(get(path), one.clone()).await.unwrap();
-    let said = text(answer).await;
-    assert_eq!(one.end().await.0, End::Responded, "{path}");
-    std::mem::swap(&mut *one.cached.lock(), &mut *host.cached.lock());
-    std::mem::swap(&mut *one.entries.lock(), &mut *host.entries.lock());
-    said.trim_end().to_owned()
 }
 
 #[tokio::test]

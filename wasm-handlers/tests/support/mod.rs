@@ -119,6 +119,22 @@ pub async fn text(response: Response<Body>) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+/// What a guest of the capabilities says of a path.
+pub async fn told(handler: &Handler, host: &Arc<Recorder>, path: &str) -> String {
+    // A host hears of one end: each request has its own, with the same store behind it.
+    let one = Recorder::new();
+    std::mem::swap(&mut *one.cached.lock(), &mut *host.cached.lock());
+    std::mem::swap(&mut *one.entries.lock(), &mut *host.entries.lock());
+    one.secrets.lock().clone_from(&host.secrets.lock());
+    one.visitor.lock().clone_from(&host.visitor.lock());
+    let answer = handler.call(get(path), one.clone()).await.unwrap();
+    let said = text(answer).await;
+    assert_eq!(one.end().await.0, End::Responded, "{path}");
+    std::mem::swap(&mut *one.cached.lock(), &mut *host.cached.lock());
+    std::mem::swap(&mut *one.entries.lock(), &mut *host.entries.lock());
+    said.trim_end().to_owned()
+}
+
 type Origin =
     dyn Fn(Request<Body>) -> BoxFuture<'static, Result<Response<Body>, FetchError>> + Send + Sync;
 

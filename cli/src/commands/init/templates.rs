@@ -17,6 +17,13 @@ macro_rules! guest {
     };
 }
 
+/// What the SDKs are made of, and the interfaces below them.
+macro_rules! sdk {
+    ($file:literal) => {
+        include_str!(concat!("../../../../wasm-handlers/", $file))
+    };
+}
+
 type Files = &'static [(&'static str, &'static str)];
 
 const COMMON: Files =
@@ -41,6 +48,29 @@ const JS_PACKAGE: &str = guest!("hello-js/package.json");
 /// How the example handler is built, too (scripts/guests.sh).
 const JS_BUILD: &str = "node node_modules/@bytecodealliance/componentize-js/src/cli.js handler.js \
                         --wit wit --world-name handler -o handler.wasm";
+
+/// The SDK for JavaScript and its interfaces: there, and built in once `wit/world.wit` includes them.
+const JS_SDK: Files = &[
+    ("verge/cache.js", sdk!("sdk/js/cache.js")),
+    ("verge/client.js", sdk!("sdk/js/client.js")),
+    ("verge/config.js", sdk!("sdk/js/config.js")),
+    ("verge/edge.d.ts", sdk!("sdk/js/edge.d.ts")),
+    ("verge/error.js", sdk!("sdk/js/error.js")),
+    ("verge/index.js", sdk!("sdk/js/index.js")),
+    ("verge/kv.js", sdk!("sdk/js/kv.js")),
+    ("verge/log.js", sdk!("sdk/js/log.js")),
+    ("verge/package.json", sdk!("sdk/js/package.json")),
+    ("verge/secrets.js", sdk!("sdk/js/secrets.js")),
+    ("verge/values.js", sdk!("sdk/js/values.js")),
+    ("wit/deps/config.wit", sdk!("wit/deps/config.wit")),
+    ("wit/deps/keyvalue.wit", sdk!("wit/deps/keyvalue.wit")),
+    ("wit/deps/logging.wit", sdk!("wit/deps/logging.wit")),
+    ("wit/deps/edge/cache.wit", sdk!("wit/cache.wit")),
+    ("wit/deps/edge/client.wit", sdk!("wit/client.wit")),
+    ("wit/deps/edge/secrets.wit", sdk!("wit/secrets.wit")),
+    ("wit/deps/edge/types.wit", sdk!("wit/types.wit")),
+    ("wit/deps/edge/world.wit", sdk!("wit/world.wit")),
+];
 
 const PYTHON: Files = &[
     ("handler.py", template!("python/handler.py")),
@@ -116,7 +146,7 @@ pub(super) fn files(language: Language, name: &str) -> Vec<(String, String)> {
         Language::Rust => files.extend(RUST.iter().map(blanks)),
         Language::Js => {
             files.push(("package.json".to_owned(), package(name)));
-            files.extend(JS.iter().chain(WIT).map(plain));
+            files.extend(JS.iter().chain(JS_SDK).chain(WIT).map(plain));
         }
         Language::Python => files.extend(PYTHON.iter().chain(WIT).map(plain)),
         Language::C => files.extend(C.iter().map(plain)),
@@ -228,6 +258,24 @@ mod tests {
             paths.dedup();
             assert_eq!(paths.len(), count, "{language:?}");
         }
+    }
+
+    #[test]
+    fn the_sdk_for_javascript_is_whole_and_one_line_away() {
+        for (path, text) in JS_SDK.iter().filter(|(path, _)| path.ends_with(".js")) {
+            let code = text.lines().filter(|line| !line.starts_with(" *"));
+            for (_, from) in code.filter_map(|line| line.split_once(" from \"./")) {
+                let wanted = format!("verge/{}", from.trim_end_matches("\";"));
+                assert!(JS_SDK.iter().any(|(path, _)| *path == wanted), "{wanted} of {path}");
+            }
+        }
+        // The guest that the tests run is built to the template's world and this line.
+        let line = "  include verge:edge/imports@0.1.0;";
+        let world = |text: &'static str| text.lines().skip_while(|l| !l.starts_with("world"));
+        let with: Vec<_> = world(guest!("capabilities-js/wit/world.wit")).collect();
+        assert!(with.contains(&line));
+        let without = with.into_iter().filter(|l| *l != line);
+        assert!(without.eq(world(guest!("hello-js/wit/world.wit"))));
     }
 
     #[test]
