@@ -466,6 +466,7 @@ async fn secrets_that_cannot_be_had_are_refused_and_the_last_good_ones_stay() {
     feed.hello(2, false, "h").await;
     feed.site(1, site("shop", "shop.example")).await;
     feed.secrets(2, "shop").await;
+    edge.until("the secret", |_| edge.secret("shop.example", "KEY").is_some()).await;
     let mut revision = 2;
     for (status, answer) in [
         (503, json!({"detail": "sealed"})),

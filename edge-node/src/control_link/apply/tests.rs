@@ -292,6 +292,7 @@ async fn changes_of_entries_reach_their_copies() {
     say(&mut applier, &odd).await.unwrap();
     assert_eq!(held(), [false, false]);
     assert_eq!(applier.position.applied, Revision(7));
+    say(&mut applier, &json!({"type": "head", "head": 7})).await.unwrap();
     keep(7);
     assert_eq!(held(), [true, true]);
     // Another history: nothing is known to be good.
