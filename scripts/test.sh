@@ -18,8 +18,8 @@ for file in edge-node/cache/tests/*.rs; do
 done
 [ $# -gt 0 ] || VERGE_CACHE_TIER=disk $CARGO test --workspace --locked --no-fail-fast "${cache_tests[@]}" 2>&1 |
     tee -a "$log" || status=$?
-# The model of purges racing with fills has locks of its own, and so a build of its own.
-[ $# -gt 0 ] || $CARGO test -p verge-cache --features model --lib --locked model:: 2>&1 |
+# The model of purges racing with fills has locks of its own, and so a build of the cache of its own.
+[ $# -gt 0 ] || $CARGO test --workspace --locked --features verge-cache/model --test model 2>&1 |
     tee -a "$log" || status=$?
 
 # Each test binary ends with one line: "test result: ok. 12 passed; 0 failed; 1 ignored; …".

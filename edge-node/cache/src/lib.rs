@@ -35,8 +35,8 @@ pub mod key_codec;
 pub mod key_parts;
 mod lookup;
 pub mod methods;
-#[cfg(all(test, feature = "model"))]
-mod model;
+#[cfg(feature = "model")]
+pub mod model;
 pub mod multipart;
 mod object;
 mod open_file;
