@@ -132,9 +132,9 @@ impl<'a> KeyRef<'a> {
 
 // === impl Key ===
 
-#[cfg(test)]
+#[cfg(any(test, feature = "model"))]
 impl Key {
-    /// For tests: `path` at `https://h`, by the plainest rule.
+    /// For tests and the model: `path` at `https://h`, by the plainest rule.
     pub(crate) fn at(path: &str) -> Key {
         let (site, rule): (Arc<str>, _) = ("s".into(), Arc::default());
         let (scheme, host, query, extras) = ("https", "h", None, None);
