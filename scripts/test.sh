@@ -12,11 +12,7 @@ status=0
 $CARGO test --workspace --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
 # What holds of the cache in memory holds of it on disk. Of the whole workspace, so that nothing is built
 # anew: a package alone is built with other features.
-cache_tests=()
-for file in edge-node/cache/tests/*.rs; do
-    cache_tests+=(--test "$(basename "$file" .rs)")
-done
-[ $# -gt 0 ] || VERGE_CACHE_TIER=disk $CARGO test --workspace --locked --no-fail-fast "${cache_tests[@]}" 2>&1 |
+[ $# -gt 0 ] || VERGE_CACHE_TIER=disk $CARGO test --workspace --locked --no-fail-fast --test behaviour 2>&1 |
     tee -a "$log" || status=$?
 # The model of purges racing with fills has locks of its own, and so a build of the cache of its own.
 [ $# -gt 0 ] || $CARGO test --workspace --locked --features verge-cache/model --test model 2>&1 |

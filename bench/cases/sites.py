@@ -76,7 +76,7 @@ class Control:
     def upload(self, component, token):
         """Uploads a component; its digest."""
         digest = hashlib.sha256(component).hexdigest()
-        self.call("PUT", f"/v1/blobs/sha256:{digest}", component, "application/wasm", token)
+        self.call("PUT", f"/v1/blobs/{digest}", component, "application/wasm", token)
         return digest
 
     def deploy(self, number, text, token):

@@ -6,6 +6,7 @@ mod entries;
 mod load;
 mod open;
 mod read;
+mod schema;
 mod secrets;
 mod usage;
 mod write;

@@ -1,6 +1,7 @@
 //! Makes a store and opens it: one process at a time, WAL with `synchronous=FULL`, read back.
 
 use super::load::load;
+use super::schema::migrate;
 use super::write::write;
 use super::{Store, StoreError, Writer};
 use crate::publish::Publisher;
@@ -10,8 +11,6 @@ use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// Connections that read; SQLite lets them read beside the one that writes.
 const READERS: u32 = 4;
@@ -61,7 +60,7 @@ pub(crate) async fn create(data_dir: &Path, first: First) -> Result<(), StoreErr
     }
     let mut connection = options(&draft).create_if_missing(true).connect().await?;
     verify(&mut connection).await?;
-    MIGRATIONS.run_direct(&mut connection).await?;
+    migrate(&mut connection).await?;
     sqlx::query("INSERT INTO head (id, revision, trimmed, history) VALUES (1, 0, 0, ?)")
         .bind(&first.history)
         .execute(&mut connection)
@@ -87,7 +86,7 @@ pub(crate) async fn open(data_dir: &Path) -> Result<Store, StoreError> {
     }
     let lock = lock(data_dir)?;
     let mut connection = connect(&path).await?;
-    MIGRATIONS.run_direct(&mut connection).await?;
+    migrate(&mut connection).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .connect_with(options(&path).read_only(true))

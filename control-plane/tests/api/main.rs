@@ -7,7 +7,9 @@
 )]
 
 mod access;
+mod binary;
 mod blobs;
+mod crash;
 mod feed;
 #[allow(dead_code, reason = "the other tests use the rest of it")]
 mod harness;
