@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::net::TcpListener;
 
-use verge_config::site::HandlerLimits;
 use verge_handlers::{End, Handler};
 
 use crate::support::{Recorder, component, get, handler, roomy, spec, text};
