@@ -1,5 +1,5 @@
-"""How long a handler's request waits while fifty requests of another handler spin, each until its CPU
-budget is used up. Shown, not judged: it is as long as the machine has few cores.
+"""How long a handler's request waits at half load while fifty requests of another site's handler spin, each
+until its CPU budget is used up, in the very same server.
 """
 
 import contextlib
@@ -9,17 +9,18 @@ import subprocess
 
 import measure
 from machine import CLIENT_CORE, ROOT, fail, pinned, say
-from measure import Result
+from measure import Goal, Result
 
-CASES = {"neighbour": "p99 of a handler's request while fifty of another handler spin"}
+CASES = {"neighbour": "p99 of a handler's request at half load while fifty of another handler spin"}
 GUESTS = ["hello-rust.wasm", "faulty-rust.wasm"]
 SPINNING = 50
 
 
 @contextlib.contextmanager
 def spinning(server, seconds):
-    """Fifty connections that ask for nothing else, from before the measurement until after it."""
-    arguments = ["wrk", "-t1", f"-c{SPINNING}", f"-d{seconds + 2}s"]
+    """Fifty connections that ask for nothing else, from before the measurement until after it: they share what
+    is left of the core, so that the first are cut only once they have it to themselves."""
+    arguments = ["wrk", "-t1", f"-c{SPINNING}", f"-d{seconds + 6}s"]
     command = pinned(CLIENT_CORE, [*arguments, f"http://127.0.0.1:{server.port}/spin"])
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
         try:
@@ -39,16 +40,17 @@ def run(bench, names):
         for guest in GUESTS:
             shutil.copy(folder / guest, stage.folder)
         server = stage.verge(site="neighbour.toml")
+        rate = round(measure.wrk(server.port, "/hello", bench.seconds)["rps"] / 2)
+        asked = lambda: bench.load(server, path="/hello", seconds=bench.seconds, rate=rate)
         alone, beside = [], []
         for _ in range(bench.rounds):
-            alone.append(measure.wrk(server.port, "/hello", bench.seconds))
+            alone.append(asked())
             with spinning(server, bench.seconds):
-                beside.append(measure.wrk(server.port, "/hello", bench.seconds))
-        middle = lambda rounds, key: statistics.median(each[key] for each in rounds)
-        rounds = {"alone": alone, "beside": beside}
-        result = Result(names[0], "ms", {"verge": middle(beside, "p99_ms")}, rounds=rounds)
-        result.note = (
-            f"{middle(beside, 'rps'):,.0f}/s beside them; "
-            f"{middle(alone, 'p99_ms'):,.2f} ms and {middle(alone, 'rps'):,.0f}/s without them"
-        )
+                beside.append(asked())
+        middle = lambda rounds: statistics.median(each["p99_us"] for each in rounds)
+        result = Result(names[0], "µs", {"verge": middle(beside)}, goal=Goal(1.5, at_most=True))
+        result.figure, result.against = middle(beside) / middle(alone), "without them"
+        result.spread = [much["p99_us"] / none["p99_us"] for much, none in zip(beside, alone)]
+        result.rounds = {"alone": alone, "beside": beside}
+        result.note = f"at {rate:,}/s; {middle(alone):,.0f} µs without them; no request failed"
         yield result

@@ -344,6 +344,9 @@ fn sandbox(
     let mut settings = SandboxSettings::new(dir.join("artefacts"), options.compiler.clone());
     settings.max_instances = config.handlers.instances;
     settings.max_memory = config.handlers.memory;
+    if let Some(threads) = config.threads {
+        settings.long_turns = threads;
+    }
     Ok((Sandbox::new(settings)?, scratch))
 }
 

@@ -18,6 +18,7 @@ mod sandbox;
 mod settings;
 mod target;
 mod ticker;
+mod turns;
 
 pub use compile::compile_child;
 pub use handler::Handler;

@@ -16,6 +16,7 @@ use crate::idle::Idle;
 use crate::settings::{SandboxSettings, limits};
 use crate::target::{Pre, Target};
 use crate::ticker::Ticker;
+use crate::turns::Turns;
 
 /// Why there is no sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +108,7 @@ type Slot = Arc<tokio::sync::Mutex<Weak<Component>>>;
 /// What running guests share.
 pub(crate) struct Runtime {
     pub(crate) ticker: Ticker,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) idle: Idle,
     pub(crate) max_instances: u32,
     pub(crate) max_memory: u64,
@@ -155,11 +157,18 @@ impl Sandbox {
         let incoming = Target::new(Contract::Incoming, &settings)?;
         let handler = Target::new(Contract::Handler, &settings)?;
         let engines = vec![incoming.engine.clone(), handler.engine.clone()];
-        let ticker = Ticker::start(engines, settings.epoch_tick).map_err(SandboxError::Ticker)?;
+        let turns = Arc::new(Turns::new(settings.long_turns));
+        let reviewed = Arc::clone(&turns);
+        let on_tick = move || {
+            engines.iter().for_each(wasmtime::Engine::increment_epoch);
+            reviewed.review();
+        };
+        let ticker = Ticker::start(settings.epoch_tick, on_tick).map_err(SandboxError::Ticker)?;
         let compiler =
             Compiler::new(settings.compiler, settings.compile, settings.max_compilations);
         let runtime = Arc::new(Runtime {
             ticker,
+            turns,
             idle: Idle::default(),
             max_instances: settings.max_instances,
             max_memory: settings.max_memory,

@@ -1,14 +1,21 @@
 //! What an operator sets about the sandbox, and the limits that nobody sets. Values only.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Limits that hold for every guest of every tenant.
 pub mod limits {
+    use std::time::Duration;
+
     /// The largest component, in bytes.
     pub const COMPONENT_BYTES: usize = 50 * 1024 * 1024;
     /// The largest compiled artefact that is read back from the compiler, in bytes.
     pub const ARTEFACT_BYTES: usize = 512 * 1024 * 1024;
+    /// A guest that has run for less, in all, does not wait for turns.
+    pub const SHORT_RUN: Duration = Duration::from_micros(100);
+    /// While one runs that has run for longer, all are looked at more often.
+    pub const LONG_RUN: Duration = Duration::from_millis(1);
     /// What a request may log, in bytes; the rest is dropped, and one line says so.
     pub const LOG_BYTES: usize = 64 * 1024;
     /// The lines that a request may log: each costs more than its bytes.
@@ -111,8 +118,10 @@ pub struct SandboxSettings {
     /// The ceiling of every handler's memory limit, in bytes.
     pub max_memory: u64,
     /// How often a running guest is looked at: it bounds how late a limit is noticed, and how long
-    /// a guest holds a thread before others get their turn.
+    /// a guest holds a thread before others get their turn. Ten times as often while one runs for long.
     pub epoch_tick: Duration,
+    /// How many guests that run for long may run at the same time: as many as threads that run guests.
+    pub long_turns: usize,
 }
 
 impl SandboxSettings {
@@ -129,6 +138,7 @@ impl SandboxSettings {
             max_instances: 1000,
             max_memory: 256 * 1024 * 1024,
             epoch_tick: Duration::from_millis(1),
+            long_turns: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
         }
     }
 }

@@ -1,16 +1,25 @@
-//! Advances the engines' epochs from a thread of the operating system, so that guests are interrupted
-//! even when every worker of the runtime spins. It sleeps for good while no guest runs.
+//! Ticks from a thread of the operating system, so that guests are interrupted even when every worker of the
+//! runtime spins. It sleeps for good while no guest runs.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
-use wasmtime::Engine;
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 
 /// Ticks without a running guest after which the thread parks.
 const IDLE_TICKS: u32 = 1000;
+/// How many times more often it ticks while a guest runs for long: others then wait for less.
+const HURRY: u32 = 10;
+/// How much later than asked for this thread may wake, in nanoseconds. The system's own is half of a
+/// hurried tick.
+const SLACK: NonZeroU64 = NonZeroU64::MIN;
 
 /// The thread, stopped when this is dropped.
 pub(crate) struct Ticker {
@@ -22,17 +31,21 @@ pub(crate) struct Ticker {
 #[derive(Default)]
 struct State {
     active: AtomicBool,
+    hurried: AtomicBool,
     parked: AtomicBool,
     stop: AtomicBool,
 }
 
 impl Ticker {
-    pub(crate) fn start(engines: Vec<Engine>, period: Duration) -> io::Result<Ticker> {
+    pub(crate) fn start(
+        period: Duration,
+        on_tick: impl Fn() + Send + 'static,
+    ) -> io::Result<Ticker> {
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
         let handle = thread::Builder::new()
             .name("verge-epoch".into())
-            .spawn(move || run(&engines, &shared, period))?;
+            .spawn(move || run(&on_tick, &shared, period))?;
         Ok(Ticker { state, thread: handle.thread().clone(), handle: Some(handle) })
     }
 
@@ -47,6 +60,11 @@ impl Ticker {
             self.thread.unpark();
         }
     }
+
+    /// Says that a guest runs for long.
+    pub(crate) fn hurry(&self) {
+        self.state.hurried.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Ticker {
@@ -59,11 +77,25 @@ impl Drop for Ticker {
     }
 }
 
-fn run(engines: &[Engine], state: &State, period: Duration) {
+/// Asks the system to wake this thread when it is due, and at once, though another runs on the same CPU:
+/// that one would go on for milliseconds otherwise. Where it is refused, since it is a privilege, ticks come
+/// later.
+fn be_on_time() {
+    let _ = rustix::thread::set_current_timer_slack(Some(SLACK));
+    let first_in_first_out = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let (this, lowest) = (thread_native_id(), ThreadPriority::Min);
+    if let Err(error) = set_thread_priority_and_policy(this, lowest, first_in_first_out) {
+        tracing::debug!(%error, "the epochs' thread has no priority: guests are interrupted late");
+    }
+}
+
+fn run(on_tick: &impl Fn(), state: &State, period: Duration) {
+    be_on_time();
     let mut idle = 0;
     while !state.stop.load(Ordering::SeqCst) {
-        thread::sleep(period);
-        engines.iter().for_each(Engine::increment_epoch);
+        let is_hurried = state.hurried.swap(false, Ordering::Relaxed);
+        thread::sleep(if is_hurried { period / HURRY } else { period });
+        on_tick();
         idle = if state.active.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
         if idle < IDLE_TICKS {
             continue;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Response;
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use crate::host::{Host, LogLevel, LogLine, LogStream};
 use crate::outcome::{End, Ended, Usage, brief};
 use crate::sandbox::Runtime;
 use crate::settings::limits;
+use crate::turns::Turn;
 
 /// What a guest answers: a response's head with its content to come, or an error.
 pub(crate) type Head = Result<Response<WasiBody>, Ended>;
@@ -33,6 +34,8 @@ pub(crate) struct Call {
     head: Mutex<Option<Head>>,
     is_read: AtomicBool,
     meter: Mutex<Meter>,
+    /// What a guest that is not short has while it runs.
+    turn: Mutex<Option<Turn>>,
     log: Mutex<Log>,
     pub(super) fetches: AtomicU32,
     pub(crate) cache_calls: AtomicU32,
@@ -61,6 +64,7 @@ impl Call {
             head: Mutex::new(None),
             is_read: AtomicBool::new(false),
             meter: Mutex::default(),
+            turn: Mutex::default(),
             log: Mutex::default(),
             fetches: AtomicU32::new(0),
             cache_calls: AtomicU32::new(0),
@@ -111,6 +115,18 @@ impl Call {
     /// The turn ends.
     pub(crate) fn end_turn(&self) {
         self.meter.lock().end();
+        drop(self.turn.lock().take());
+    }
+
+    /// Has all guests looked at more often.
+    pub(super) fn hurry(&self) {
+        self.runtime.ticker.hurry();
+    }
+
+    /// Waits until a guest that is not short may go on.
+    pub(super) async fn next_turn(self: Arc<Call>) {
+        let turn = Arc::clone(&self.runtime.turns).next().await;
+        *self.turn.lock() = Some(turn);
     }
 
     /// Keeps the epoch ticking.
@@ -118,9 +134,9 @@ impl Call {
         self.runtime.ticker.touch();
     }
 
-    /// Whether the guest has used its CPU budget up.
-    pub(super) fn is_out_of_cpu(&self) -> bool {
-        self.meter.lock().used() >= self.limits.cpu
+    /// The time that the guest has used so far.
+    pub(super) fn cpu(&self) -> Duration {
+        self.meter.lock().used()
     }
 
     /// Whether the guest was ever refused memory.

@@ -107,11 +107,17 @@ pub(crate) fn store(engine: &Engine, call: &Arc<Call>, env: &[(String, String)])
     store.epoch_deadline_callback(|context| {
         let call = &context.data().call;
         call.touch();
-        if call.is_out_of_cpu() {
+        let used = call.cpu();
+        if used >= call.limits.cpu {
             return Err(OutOfCpu.into());
         }
-        // Tokio's own yield lets the thread look at its sockets before this guest's next turn.
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        if used < limits::SHORT_RUN {
+            return Ok(UpdateDeadline::Continue(1));
+        }
+        if used >= limits::LONG_RUN {
+            call.hurry();
+        }
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(Arc::clone(call).next_turn())))
     });
     store
 }

@@ -6,7 +6,9 @@ use http_body_util::BodyExt;
 use verge_config::site::HandlerLimits;
 use verge_handlers::{End, Ended, LogStream};
 
-use crate::support::{Recorder, failure, get, handler, roomy, text};
+use crate::support::{
+    Recorder, failure, get, guest, handler, lasting, roomy, settings, spec, text,
+};
 
 /// Runs a faulty path while a neighbour is asked again and again; gives the end, and how often the
 /// neighbour answered meanwhile.
@@ -206,16 +208,58 @@ async fn fifty_spinning_requests_leave_a_neighbour_unharmed() {
     assert!(answered >= 10, "{answered}");
 }
 
+/// How long a thread that runs forty guests that spin keeps others waiting, as a rule, when so many of the
+/// guests may take their turns before it looks.
+async fn wait_beside_forty(turns: usize) -> Duration {
+    const SPINNING: usize = 40;
+    let mut settings = lasting();
+    settings.long_turns = turns;
+    let sandbox = verge_handlers::Sandbox::new(settings).unwrap();
+    let component = sandbox.load(guest("faulty-rust")).await.unwrap();
+    let ample = Duration::from_secs(60);
+    let limits = HandlerLimits { cpu: ample, wall: ample, ..HandlerLimits::default() };
+    let handler = verge_handlers::Handler::new(component, "site".into(), spec(limits, &[]));
+    let mut spins = tokio::task::JoinSet::new();
+    for _ in 0..SPINNING {
+        let handler = handler.clone();
+        spins.spawn(async move { failure(&handler, "/spin").await.0 });
+    }
+    // As from a socket: whoever comes does not know what this thread is at.
+    let (sender, mut due) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        while sender.send(Instant::now()).is_ok() {
+            std::thread::sleep(Duration::from_micros(3_700));
+        }
+    });
+    let mut waits = Vec::new();
+    // The first ones come while not all of them have run for long yet.
+    for n in 0..150 {
+        let since = due.recv().await.unwrap();
+        if n >= 50 {
+            waits.push(since.elapsed());
+        }
+    }
+    assert_eq!(sandbox.running() as usize, SPINNING);
+    waits.sort();
+    waits[waits.len() / 2]
+}
+
+#[tokio::test]
+async fn many_guests_that_spin_keep_others_waiting_for_no_longer_than_one() {
+    let (all, one) = (wait_beside_forty(64).await, wait_beside_forty(1).await);
+    println!("others wait for {one:?}, and for {all:?} where all take their turns first");
+    assert!(one * 3 < all, "{one:?} and {all:?}");
+}
+
 #[tokio::test]
 async fn more_than_the_instances_is_503_and_they_come_back() {
     let folder = tempfile::tempdir().unwrap();
-    let mut settings = crate::support::settings(folder.path());
-    settings.max_instances = 2;
-    let sandbox = verge_handlers::Sandbox::new(settings).unwrap();
-    let component = sandbox.load(crate::support::guest("faulty-rust")).await.unwrap();
+    let mut few = settings(folder.path());
+    few.max_instances = 2;
+    let sandbox = verge_handlers::Sandbox::new(few).unwrap();
+    let component = sandbox.load(guest("faulty-rust")).await.unwrap();
     let limits = roomy();
-    let handler =
-        verge_handlers::Handler::new(component, "site".into(), crate::support::spec(limits, &[]));
+    let handler = verge_handlers::Handler::new(component, "site".into(), spec(limits, &[]));
     let mut held = Vec::new();
     for _ in 0..2 {
         held.push(handler.call(get("/endless"), Recorder::new()).await.unwrap());

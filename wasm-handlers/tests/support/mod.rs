@@ -31,13 +31,15 @@ pub fn settings(folder: impl Into<PathBuf>) -> SandboxSettings {
 /// The sandbox that the tests of one binary share. Its artefacts stay from run to run.
 pub fn sandbox() -> &'static Sandbox {
     static SANDBOX: std::sync::OnceLock<Sandbox> = std::sync::OnceLock::new();
-    SANDBOX.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("artefacts");
-        let mut settings = settings(folder);
-        // Compiling gives way to other work, and tests run beside much of it.
-        settings.compile.wall = Duration::from_secs(300);
-        Sandbox::new(settings).unwrap()
-    })
+    SANDBOX.get_or_init(|| Sandbox::new(lasting()).unwrap())
+}
+
+/// The settings of a sandbox whose artefacts stay from run to run.
+pub fn lasting() -> SandboxSettings {
+    let mut settings = settings(Path::new(env!("CARGO_TARGET_TMPDIR")).join("artefacts"));
+    // Compiling gives way to other work, and tests run beside much of it.
+    settings.compile.wall = Duration::from_secs(300);
+    settings
 }
 
 /// The bytes of a guest.
