@@ -156,7 +156,7 @@ impl Sandbox {
     pub fn new(settings: SandboxSettings) -> Result<Sandbox, SandboxError> {
         let incoming = Target::new(Contract::Incoming, &settings)?;
         let handler = Target::new(Contract::Handler, &settings)?;
-        let engines = vec![incoming.engine.clone(), handler.engine.clone()];
+        let engines = [incoming.engine.clone(), handler.engine.clone()];
         let turns = Arc::new(Turns::new(settings.long_turns));
         let reviewed = Arc::clone(&turns);
         let on_tick = move || {
