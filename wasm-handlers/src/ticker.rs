@@ -17,6 +17,8 @@ use thread_priority::{
 const IDLE_TICKS: u32 = 1000;
 /// How many times more often it ticks while a guest runs for long: others then wait for less.
 const HURRY: u32 = 10;
+/// For how many of these: others may run in between for longer than a few.
+const HURRIED_TICKS: u32 = 200;
 /// How much later than asked for this thread may wake, in nanoseconds. The system's own is half of a
 /// hurried tick.
 const SLACK: NonZeroU64 = NonZeroU64::MIN;
@@ -91,10 +93,13 @@ fn be_on_time() {
 
 fn run(on_tick: &impl Fn(), state: &State, period: Duration) {
     be_on_time();
-    let mut idle = 0;
+    let (mut idle, mut hurried) = (0, 0u32);
     while !state.stop.load(Ordering::SeqCst) {
-        let is_hurried = state.hurried.swap(false, Ordering::Relaxed);
-        thread::sleep(if is_hurried { period / HURRY } else { period });
+        if state.hurried.swap(false, Ordering::Relaxed) {
+            hurried = HURRIED_TICKS;
+        }
+        thread::sleep(if hurried > 0 { period / HURRY } else { period });
+        hurried = hurried.saturating_sub(1);
         on_tick();
         idle = if state.active.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
         if idle < IDLE_TICKS {
