@@ -94,7 +94,7 @@ async fn the_log_holds_no_secret_and_a_signal_ends_it() {
         .arg(&file)
         .arg("--port-file")
         .arg(&port_file)
-        .env("VERGE_LOG", "trace")
+        .env("VERGE_LOG", "debug")
         .stderr(Stdio::from(std::fs::File::create(&log).unwrap()))
         .spawn()
         .unwrap();
@@ -135,7 +135,8 @@ async fn the_log_holds_no_secret_and_a_signal_ends_it() {
     let log = std::fs::read_to_string(&log).unwrap();
     let mut listening = false;
     for line in log.lines() {
-        let line: Value = serde_json::from_str(line).unwrap();
+        let line: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
         let message = line["fields"]["message"].as_str().unwrap_or_default();
         listening |= message == format!("listening on http://{address}");
     }
